@@ -1,0 +1,2 @@
+// Package caddysnake runs Python web apps inside Caddy.
+package caddysnake
