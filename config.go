@@ -1,20 +1,35 @@
 package caddysnake
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
 // Config says how one Python app runs. The Caddyfile, JSON and `caddy python-server` all fill this one struct.
+//
+// Module names, paths, root_path, env_files and the values of env_vars may hold Caddy's global placeholders, such as
+// {env.NAME} or {file.PATH}; they are replaced once, when the configuration is loaded.
 type Config struct {
-	// The WSGI app, "module:variable"; see importer.py for the forms. Exactly one module_* is required.
+	// The WSGI app: "module:variable", "package.module:object.attribute" or "module:factory()". Exactly one module_* is
+	// required.
 	ModuleWSGI string `json:"module_wsgi,omitempty"`
 
-	// The ASGI app, "module:variable".
+	// The ASGI app, in the same forms.
 	ModuleASGI string `json:"module_asgi,omitempty"`
 
-	// How many workers serve the app. Default: GOMAXPROCS.
+	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU.
 	Workers int `json:"workers,omitempty"`
 
 	// Where workers run: "process" (the default), or "thread" inside Caddy (not in this version).
@@ -24,7 +39,7 @@ type Config struct {
 	// uvloop where it is installed, else asyncio with a warning.
 	Runtime string `json:"runtime,omitempty"`
 
-	// WSGI threads in each worker. Default: 8.
+	// WSGI threads in each worker, at least 1. Default: 8.
 	Threads int `json:"threads,omitempty"`
 
 	// The ASGI lifespan protocol: "on" or "off" (the default).
@@ -33,24 +48,37 @@ type Config struct {
 	// The app's folder: import root, current directory and sys.path[0]. Default: Caddy's current directory.
 	WorkingDir string `json:"working_dir,omitempty"`
 
-	// A virtual environment whose interpreter runs the workers.
+	// A virtual environment, whose interpreter runs the workers. A relative path is looked up in Caddy's current
+	// directory and, if nothing is there, in working_dir.
 	VenvPath string `json:"venv_path,omitempty"`
 
-	// The interpreter that runs the workers; wins over the virtual environment's. Default: python3 on PATH.
+	// The interpreter that runs the workers: a path, looked up like venv_path, or the name of a command on PATH. Wins
+	// over the virtual environment's. Default: python3 on PATH, then python.
 	PythonPath string `json:"python_path,omitempty"`
 
 	// Environment variables for the workers; they win over env_files.
 	EnvVars map[string]string `json:"env_vars,omitempty"`
 
-	// Files of NAME=VALUE lines, read in this order when the config is loaded.
+	// Files of NAME=VALUE lines, read in this order when the configuration is loaded; a later file wins over an earlier
+	// one. A relative path is relative to working_dir and must not lead out of it.
 	EnvFiles []string `json:"env_files,omitempty"`
 
 	// How long the workers may take to get ready. Default: 120s; -1: for ever.
 	StartTimeout caddy.Duration `json:"start_timeout,omitempty"`
 
 	// SCRIPT_NAME and root_path. Default "auto": what other handlers removed from the front of the original path.
+	// "/" says that the app is at the root whatever was removed.
 	RootPath string `json:"root_path,omitempty"`
 }
+
+// What a Config that leaves a setting out gets.
+const (
+	defaultThreads      = 8
+	defaultStartTimeout = 120 * time.Second
+)
+
+// startForever is the StartTimeout that never ends.
+const startForever caddy.Duration = -1
 
 // settings is a Config resolved: everything that decides how Python runs, and nothing else. Two handlers with equal
 // settings share one pool.
@@ -62,7 +90,338 @@ type settings struct {
 	Threads      int           // WSGI threads in each worker, at least 1
 	Lifespan     bool          // run the lifespan protocol
 	WorkingDir   string        // absolute, symlinks resolved; never empty
-	Python       string        // the interpreter's path
+	Python       string        // the interpreter's absolute path
 	Env          []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
 	StartTimeout time.Duration // 0: for ever
+}
+
+// key tells settings apart in a caddy.UsagePool. It holds the values of environment variables: keep it out of logs.
+func (s settings) key() string {
+	return fmt.Sprintf("%#v", s)
+}
+
+// settingError is one wrong setting, told in one line: what is wrong, what is allowed, what to do.
+type settingError struct {
+	setting string // its name in the Caddyfile; "" when the fault is what is missing
+	err     error
+}
+
+func (e *settingError) Error() string {
+	if e.setting == "" {
+		return e.err.Error()
+	}
+	return e.setting + ": " + e.err.Error()
+}
+
+func (e *settingError) Unwrap() error { return e.err }
+
+func wrong(setting, format string, args ...any) error {
+	return &settingError{setting, fmt.Errorf(format, args...)}
+}
+
+// resolve checks c against this machine, applies the defaults and replaces placeholders (in c too). It reads files but
+// starts no Python. An error is a *settingError.
+func (c *Config) resolve() (settings, error) {
+	if err := c.replacePlaceholders(); err != nil {
+		return settings{}, err
+	}
+	if err := c.validate(); err != nil {
+		return settings{}, err
+	}
+	workingDir, err := c.findWorkingDir()
+	if err != nil {
+		return settings{}, err
+	}
+	python, err := c.findPython(workingDir)
+	if err != nil {
+		return settings{}, err
+	}
+	env, err := c.readEnv(workingDir)
+	if err != nil {
+		return settings{}, err
+	}
+	s := settings{
+		Interface:    "wsgi",
+		App:          c.ModuleWSGI,
+		Workers:      c.Workers,
+		Runtime:      c.Runtime,
+		Threads:      c.Threads,
+		Lifespan:     c.Lifespan == "on",
+		WorkingDir:   workingDir,
+		Python:       python,
+		Env:          env,
+		StartTimeout: time.Duration(c.StartTimeout),
+	}
+	if s.Workers == 0 {
+		s.Workers = runtime.GOMAXPROCS(0)
+	}
+	switch c.StartTimeout {
+	case 0:
+		s.StartTimeout = defaultStartTimeout
+	case startForever:
+		s.StartTimeout = 0
+	}
+	if c.ModuleASGI != "" {
+		s.Interface, s.App, s.Threads = "asgi", c.ModuleASGI, 1
+		if s.Runtime == "" {
+			s.Runtime = "auto"
+		}
+		return s, nil
+	}
+	s.Runtime = "sync"
+	if s.Threads == 0 {
+		s.Threads = defaultThreads
+	}
+	return s, nil
+}
+
+// rootPath returns the fixed SCRIPT_NAME and root_path ("" at the root, no slash at the end), or auto.
+func (c *Config) rootPath() (path string, auto bool) {
+	if c.RootPath == "" || c.RootPath == "auto" {
+		return "", true
+	}
+	return strings.TrimRight(c.RootPath, "/"), false
+}
+
+// replacePlaceholders replaces global placeholders. A placeholder that is unknown or empty is an error, except in the
+// values of env_vars, where braces are often meant literally (JSON).
+func (c *Config) replacePlaceholders() error {
+	replacer := caddy.NewReplacer()
+	replace := func(setting string, value *string) error {
+		replaced, err := replacer.ReplaceOrErr(*value, true, true)
+		if err != nil {
+			return wrong(setting, "%q: %w; only global placeholders, such as {env.NAME}, that are not empty are allowed here",
+				*value, err)
+		}
+		*value = replaced
+		return nil
+	}
+	c.EnvFiles = slices.Clone(c.EnvFiles)
+	fields := []struct {
+		setting string
+		value   *string
+	}{
+		{"module_wsgi", &c.ModuleWSGI},
+		{"module_asgi", &c.ModuleASGI},
+		{"working_dir", &c.WorkingDir},
+		{"venv", &c.VenvPath},
+		{"python_path", &c.PythonPath},
+		{"root_path", &c.RootPath},
+	}
+	for _, field := range fields {
+		if err := replace(field.setting, field.value); err != nil {
+			return err
+		}
+	}
+	for i := range c.EnvFiles {
+		if err := replace("env_file", &c.EnvFiles[i]); err != nil {
+			return err
+		}
+	}
+	vars := make(map[string]string, len(c.EnvVars))
+	for name, value := range c.EnvVars {
+		vars[name] = replacer.ReplaceKnown(value, "")
+	}
+	c.EnvVars = vars
+	return nil
+}
+
+// appSpec is "module:object" or "module:factory()", both with dots.
+var appSpec = func() *regexp.Regexp {
+	const dotted = `[\p{L}_][\p{L}\p{N}_]*(\.[\p{L}_][\p{L}\p{N}_]*)*`
+	return regexp.MustCompile(`^` + dotted + `:` + dotted + `(\(\))?$`)
+}()
+
+// validate makes the checks that need only c itself, whether its placeholders have been replaced or not.
+func (c *Config) validate() error {
+	if err := c.validateApp(); err != nil {
+		return err
+	}
+	if err := c.validateRuntime(); err != nil {
+		return err
+	}
+	if c.Workers < 0 {
+		return wrong("workers", "%d is not possible; give 1 or more, or leave it out for one per CPU", c.Workers)
+	}
+	if c.StartTimeout < 0 && c.StartTimeout != startForever {
+		return wrong("start_timeout", "%s is not possible; give a duration such as 120s, or -1 for no limit",
+			time.Duration(c.StartTimeout))
+	}
+	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {
+		return wrong("root_path", "%q does not begin with a slash; write %q, or auto", path, "/"+path)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.EnvVars)) {
+		if err := checkEnv(name, c.EnvVars[name]); err != nil {
+			return wrong("env_var", "%w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateApp() error {
+	setting, app := "module_wsgi", c.ModuleWSGI
+	switch {
+	case c.ModuleWSGI != "" && c.ModuleASGI != "":
+		return wrong("module_asgi", "module_wsgi is given too; one python handler runs one app, keep the one that fits it")
+	case c.ModuleWSGI == "" && c.ModuleASGI == "":
+		return wrong("", `no app to run; give module_wsgi "module:variable" or module_asgi "module:variable"`)
+	case c.ModuleASGI != "":
+		setting, app = "module_asgi", c.ModuleASGI
+	}
+	if !hasPlaceholder(app) && !appSpec.MatchString(app) {
+		return wrong(setting, `%q is not "module:variable"; write for example "main:app", "mysite.wsgi:application" or "main:make_app()"`,
+			app)
+	}
+	return nil
+}
+
+// validateRuntime checks the settings that depend on the interface.
+func (c *Config) validateRuntime() error {
+	switch c.WorkersRuntime {
+	case "", "process":
+	case "thread":
+		return wrong("workers_runtime", "thread is not in this version; use process, the default")
+	default:
+		return wrong("workers_runtime", "%q is unknown; use process, the default", c.WorkersRuntime)
+	}
+
+	module, runtimes := "module_wsgi", []string{"sync"}
+	if c.ModuleASGI != "" {
+		module, runtimes = "module_asgi", []string{"native", "uvloop"}
+	}
+	allowed := strings.Join(runtimes, " or ")
+	switch {
+	case c.Runtime == "" || slices.Contains(runtimes, c.Runtime):
+	case c.Runtime == "gevent":
+		return wrong("runtime", "gevent is not in this version; with %s use %s, or leave it out", module, allowed)
+	default:
+		return wrong("runtime", "%q does not go with %s; use %s, or leave it out", c.Runtime, module, allowed)
+	}
+
+	switch {
+	case c.Threads < 0:
+		return wrong("threads", "%d is not possible; give 1 or more, or leave it out for %d", c.Threads, defaultThreads)
+	case c.Threads > 0 && c.ModuleASGI != "":
+		return wrong("threads", "an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead")
+	}
+
+	switch {
+	case c.Lifespan == "on" && c.ModuleWSGI != "":
+		return wrong("lifespan", "WSGI has no lifespan protocol; remove it, or use module_asgi")
+	case c.Lifespan != "" && c.Lifespan != "on" && c.Lifespan != "off":
+		return wrong("lifespan", "%q is unknown; use on or off", c.Lifespan)
+	}
+	return nil
+}
+
+// hasPlaceholder reports that s can be checked only once its placeholders have been replaced.
+func hasPlaceholder(s string) bool { return strings.ContainsRune(s, '{') }
+
+// findWorkingDir returns the real path of working_dir, which must be a folder.
+func (c *Config) findWorkingDir() (string, error) {
+	dir, err := filepath.Abs(c.WorkingDir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return "", wrong("working_dir", "%q: %w; give the folder that the app is in", c.WorkingDir, withoutPath(err))
+	}
+	if info, err := os.Stat(dir); err != nil {
+		return "", wrong("working_dir", "%q: %w; give the folder that the app is in", c.WorkingDir, withoutPath(err))
+	} else if !info.IsDir() {
+		return "", wrong("working_dir", "%q is a file; give the folder that the app is in", c.WorkingDir)
+	}
+	return dir, nil
+}
+
+// findPython returns the absolute path of the interpreter. Symlinks stay: a virtual environment's python is one, and
+// Python knows the environment by the path it was started with.
+func (c *Config) findPython(workingDir string) (string, error) {
+	venv, err := c.findVenv(workingDir)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case c.PythonPath != "":
+		return c.findPythonPath(workingDir)
+	case venv != "":
+		return venv, nil
+	}
+	for _, name := range []string{"python3", "python"} {
+		if python, err := exec.LookPath(name); err == nil {
+			return filepath.Abs(python)
+		}
+	}
+	return "", wrong("python_path", "neither python3 nor python is on PATH; install Python 3.10 or newer, or give python_path or venv")
+}
+
+func (c *Config) findPythonPath(workingDir string) (string, error) {
+	path := c.PythonPath
+	if filepath.Base(path) != path {
+		path = locate(path, workingDir)
+	}
+	python, err := exec.LookPath(path)
+	if err == nil {
+		python, err = filepath.Abs(python)
+	}
+	if err != nil {
+		return "", wrong("python_path", "%q: %w; give the path of a Python interpreter, or the name of one on PATH",
+			c.PythonPath, withoutPath(err))
+	}
+	return python, nil
+}
+
+// findVenv returns the interpreter of the virtual environment, "" when none is set.
+func (c *Config) findVenv(workingDir string) (string, error) {
+	if c.VenvPath == "" {
+		return "", nil
+	}
+	dir := locate(c.VenvPath, workingDir)
+	if _, err := os.Stat(filepath.Join(dir, "pyvenv.cfg")); err != nil {
+		if _, err := os.Stat(dir); err != nil {
+			return "", wrong("venv", "%q: %w; create it with python3 -m venv %s", c.VenvPath, withoutPath(err), c.VenvPath)
+		}
+		return "", wrong("venv", "%q is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv", c.VenvPath)
+	}
+	inVenv := filepath.Join("bin", "python")
+	if runtime.GOOS == "windows" {
+		inVenv = filepath.Join("Scripts", "python.exe")
+	}
+	python, err := exec.LookPath(filepath.Join(dir, inVenv))
+	if err != nil {
+		return "", wrong("venv", "%q is broken, %s: %w; create it again with python3 -m venv --clear %s",
+			c.VenvPath, inVenv, withoutPath(err), c.VenvPath)
+	}
+	return python, nil
+}
+
+// locate makes path absolute. Like every path in a Caddy configuration it is relative to Caddy's current directory; if
+// nothing is there but in workingDir, that is meant.
+func locate(path, workingDir string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil || filepath.IsAbs(path) {
+		return path
+	}
+	if _, err := os.Stat(abs); errors.Is(err, fs.ErrNotExist) {
+		if inWorkingDir := filepath.Join(workingDir, path); exists(inWorkingDir) {
+			return inWorkingDir
+		}
+	}
+	return abs
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// withoutPath strips the operation and path from err, for messages that name the path as the user wrote it.
+func withoutPath(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	if execErr, ok := errors.AsType[*exec.Error](err); ok {
+		return withoutPath(execErr.Err)
+	}
+	return err
 }
