@@ -1,2 +1,206 @@
-// Package caddysnake runs Python web apps inside Caddy.
+// Package caddysnake runs Python web apps inside Caddy: a handler turns each request into a WSGI environ or an ASGI scope
+// and gives it to a Python worker.
 package caddysnake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+	caddy.RegisterModule(new(App))
+}
+
+// Handler is the HTTP handler that passes requests to one Python app. It holds configuration; the App holds the workers.
+type Handler struct {
+	Config
+
+	app    *App
+	pool   *poolRef
+	encode encoder
+	mount  string // the root path, or rootPathAuto
+	logger *zap.Logger
+}
+
+// CaddyModule implements caddy.Module.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.python",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision implements caddy.Provisioner. It checks the configuration and registers the app; no Python runs before the
+// App starts.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	s, err := h.resolve()
+	if err != nil {
+		return err
+	}
+	h.encode = appendEnviron
+	if s.Interface == interfaceASGI {
+		h.encode = appendScope
+	}
+	h.mount = rootPathAuto
+	if path, auto := h.rootPath(); !auto {
+		h.mount = path
+	}
+	module, err := ctx.App("python")
+	if err != nil {
+		return fmt.Errorf("getting the python app: %w", err)
+	}
+	h.app = module.(*App)
+	h.pool = h.app.register(s)
+	return nil
+}
+
+// ServeHTTP implements caddyhttp.MiddlewareHandler. It answers every request: the next handler is never called.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	pool, err := h.app.await(r.Context(), h.pool)
+	if err != nil {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
+	return e.run(h.encode)
+}
+
+// App is the Caddy app "python". It owns the pools of the Python apps that a config's handlers serve: it starts those that
+// are new and lets go of them when the config goes. It has no settings of its own.
+type App struct {
+	logger  *zap.Logger
+	refs    []*poolRef    // one for each different settings; complete when Provision of all handlers is over
+	started chan struct{} // closed when every pool is ready
+}
+
+// poolRef is one app's place in a config: its settings, and its pool once that has started.
+type poolRef struct {
+	settings settings
+	pool     *pool // set before App.started is closed
+	held     bool  // this config counts among the pool's users; only Start, Stop and exit look at it
+}
+
+// pools holds the running pools of all configs, by settings.key. A config that leaves an app as it was takes over its
+// running workers.
+var pools = caddy.NewUsagePool()
+
+// CaddyModule implements caddy.Module.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "python",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision implements caddy.Provisioner.
+func (a *App) Provision(ctx caddy.Context) error {
+	a.logger = ctx.Logger()
+	a.started = make(chan struct{})
+	// Apps stop in no particular order. At exit the pools go last, when the HTTP servers have finished their requests.
+	ctx.OnExit(func(context.Context) { a.release() })
+	return nil
+}
+
+// register notes that a handler needs an app with these settings. Handlers are provisioned one after another.
+func (a *App) register(s settings) *poolRef {
+	for _, ref := range a.refs {
+		if ref.settings.key() == s.key() {
+			return ref
+		}
+	}
+	ref := &poolRef{settings: s}
+	a.refs = append(a.refs, ref)
+	return ref
+}
+
+// Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if
+// one cannot start, none is kept and the error says why.
+func (a *App) Start() error {
+	results := make(chan error)
+	for _, ref := range a.refs {
+		go func() { results <- ref.acquire(a.logger) }()
+	}
+	var errs []error
+	for range a.refs {
+		if err := <-results; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		a.release()
+		return err
+	}
+	close(a.started)
+	return nil
+}
+
+// Stop implements caddy.App. After a reload, the pools that no config uses any more drain in the background.
+func (a *App) Stop() error {
+	if !caddy.Exiting() {
+		go a.release()
+	}
+	return nil
+}
+
+// await returns the pool of ref, waiting for the start if that is not over: Caddy's HTTP app may start first.
+func (a *App) await(ctx context.Context, ref *poolRef) (*pool, error) {
+	select {
+	case <-a.started:
+		return ref.pool, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// release lets go of the pools. Those that no other config holds stop, side by side.
+func (a *App) release() {
+	done := make(chan struct{})
+	for _, ref := range a.refs {
+		go func() {
+			ref.release(a.logger)
+			done <- struct{}{}
+		}()
+	}
+	for range a.refs {
+		<-done
+	}
+}
+
+// acquire takes the running pool with these settings, or starts one.
+func (ref *poolRef) acquire(logger *zap.Logger) error {
+	key := ref.settings.key()
+	value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return newPool(ref.settings, launchProcess, logger.With(zap.String("app", ref.settings.App)))
+	})
+	if err != nil {
+		return err
+	}
+	ref.pool, ref.held = value.(*pool), true
+	return nil
+}
+
+func (ref *poolRef) release(logger *zap.Logger) {
+	if !ref.held {
+		return
+	}
+	ref.held = false
+	if _, err := pools.Delete(ref.settings.key()); err != nil {
+		logger.Error("stopping a python app", zap.String("app", ref.settings.App), zap.Error(err))
+	}
+}
+
+// Interface guards.
+var (
+	_ caddy.Module                = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddy.App                   = (*App)(nil)
+	_ caddy.Provisioner           = (*App)(nil)
+)

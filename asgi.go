@@ -1,0 +1,109 @@
+package caddysnake
+
+import (
+	"strings"
+
+	"github.com/mliezun/caddy-snake/internal/marshal"
+)
+
+// interfaceASGI is what settings.Interface is for an ASGI app.
+const interfaceASGI = "asgi"
+
+// The versions that the scope names: ASGI 3.0, HTTP message format 2.5.
+const (
+	asgiVersion = "3.0"
+	httpVersion = "2.5"
+)
+
+// appendScope appends the ASGI scope of req (ASGI HTTP message format, "HTTP Connection Scope"), all but state, which the
+// worker adds.
+func appendScope(b []byte, req *request, _ *settings) []byte {
+	b = marshal.AppendDict(b)
+	b = appendText(b, "type", "http")
+	b = marshal.AppendDict(marshal.AppendKey(b, "asgi"))
+	b = appendText(b, "version", asgiVersion)
+	b = appendText(b, "spec_version", httpVersion)
+	b = marshal.AppendDictEnd(b)
+	b = appendText(b, "http_version", scopeHTTPVersion(req))
+	b = appendText(b, "method", req.Method)
+	b = appendText(b, "scheme", req.scheme)
+	b = appendText(b, "root_path", req.rootPath)
+	b = appendText(b, "path", req.rootPath+req.path)
+	b = marshal.AppendBytes(marshal.AppendKey(b, "raw_path"), rawPath(req))
+	b = marshal.AppendBytes(marshal.AppendKey(b, "query_string"), req.URL.RawQuery)
+	b = appendHeaderPairs(marshal.AppendKey(b, "headers"), req)
+	b = appendAddress(marshal.AppendKey(b, "client"), req.clientIP, req.clientPort)
+	name, port := req.server()
+	b = appendAddress(marshal.AppendKey(b, "server"), name, port)
+	b = marshal.AppendDictEnd(marshal.AppendDict(marshal.AppendKey(b, "extensions")))
+	return marshal.AppendDictEnd(b)
+}
+
+func appendText(b []byte, key, value string) []byte {
+	return marshal.AppendString(marshal.AppendKey(b, key), value)
+}
+
+func appendAddress(b []byte, host string, port int) []byte {
+	b = marshal.AppendString(marshal.AppendTuple(b, 2), host)
+	return marshal.AppendInt(b, int64(port))
+}
+
+func scopeHTTPVersion(req *request) string {
+	switch {
+	case req.ProtoMajor >= 3:
+		return "3"
+	case req.ProtoMajor == 2:
+		return "2"
+	case req.ProtoMinor == 0:
+		return "1.0"
+	default:
+		return "1.1"
+	}
+}
+
+// rawPath is the path of the original target, exactly as it was sent.
+func rawPath(req *request) string {
+	path, _, _ := strings.Cut(req.target, "?")
+	if !strings.HasPrefix(path, "/") {
+		return req.URL.EscapedPath() // absolute-form or "*"
+	}
+	return path
+}
+
+// appendHeaderPairs appends the headers with lower-case names; the values of one name keep their order.
+func appendHeaderPairs(b []byte, req *request) []byte {
+	count := 1
+	for name, values := range req.Header {
+		if !req.hidden(name) {
+			count += len(values)
+		}
+	}
+	b = marshal.AppendList(b, count)
+	b = appendPair(b, "host", req.host)
+	for name, values := range req.Header {
+		if req.hidden(name) {
+			continue
+		}
+		lower, known := lowerHeaders[name]
+		if !known {
+			lower = strings.ToLower(name)
+		}
+		for _, value := range values {
+			b = appendPair(b, lower, value)
+		}
+	}
+	return b
+}
+
+func appendPair(b []byte, name, value string) []byte {
+	return marshal.AppendBytes(marshal.AppendBytes(marshal.AppendTuple(b, 2), name), value)
+}
+
+// lowerHeaders saves making the lower-case form of what most requests have.
+var lowerHeaders = func() map[string]string {
+	lower := map[string]string{"Content-Type": "content-type", "Content-Length": "content-length"}
+	for _, name := range commonHeaders {
+		lower[name] = strings.ToLower(name)
+	}
+	return lower
+}()

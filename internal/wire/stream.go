@@ -1,0 +1,274 @@
+package wire
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+)
+
+// Stream is one request on one worker. Three goroutines meet in it: the one that relays the response (Recv, Consumed,
+// Reset, Release), the one that sends the body (Credit, Send), and the connection's reader.
+type Stream struct {
+	conn *Conn
+	id   uint32
+
+	mu       sync.Mutex // guards the fields of this block
+	frames   []received // what arrived and Recv has not taken yet
+	buf      []byte     // the heads and data of frames, one after another
+	window   int        // how many bytes of data the worker may still send
+	credit   int        // how many bytes of the body may be sent
+	began    bool       // the worker has sent RESPONSE
+	closed   bool       // the worker has closed the stream, or the connection has ended
+	resetted bool       // Reset was called: what arrives is dropped
+	err      error      // why the connection has ended
+
+	arrived  chan struct{} // holds a token when Recv has something to look at
+	credited chan struct{} // holds a token when Credit has something to look at
+
+	// Only the relaying goroutine uses these.
+	taken    []received
+	takenBuf []byte
+	next     int // index into taken
+	offset   int // offset into takenBuf
+	consumed int // bytes whose credit has not been given back yet
+
+	refs atomic.Int32 // the Conn's map and the user of the stream; the last one to let go recycles it
+}
+
+// received is a frame whose bytes are in a buffer beside it.
+type received struct {
+	t          Type
+	end        bool
+	head, data int // sizes
+}
+
+var streamPool = sync.Pool{New: func() any {
+	return &Stream{arrived: make(chan struct{}, 1), credited: make(chan struct{}, 1)}
+}}
+
+// A recycled stream keeps its buffers up to this size.
+const keepBuffer = 64 << 10
+
+func newStream(c *Conn) *Stream {
+	s := streamPool.Get().(*Stream)
+	s.conn = c
+	s.window = Window
+	s.refs.Store(2)
+	return s
+}
+
+// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE or RESET. Its bytes stay valid until the next call. It
+// fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
+func (s *Stream) Recv(ctx context.Context) (Frame, error) {
+	for s.next == len(s.taken) {
+		s.mu.Lock()
+		if len(s.frames) > 0 {
+			s.taken, s.frames = s.frames, s.taken[:0]
+			s.takenBuf, s.buf = s.buf, s.takenBuf[:0]
+			s.next, s.offset = 0, 0
+			s.mu.Unlock()
+			break
+		}
+		err := s.err
+		if s.resetted {
+			err = ErrReset
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return Frame{}, err
+		}
+		select {
+		case <-s.arrived:
+		case <-ctx.Done():
+			return Frame{}, ctx.Err()
+		}
+	}
+	r := s.taken[s.next]
+	s.next++
+	b := s.takenBuf[s.offset : s.offset+r.head+r.data]
+	s.offset += len(b)
+	return Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}, nil
+}
+
+// More tells whether Recv would return a frame at once.
+func (s *Stream) More() bool {
+	if s.next < len(s.taken) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.frames) > 0
+}
+
+// Consumed says that the client has taken n bytes of data, so that the worker may send as many more.
+func (s *Stream) Consumed(n int) {
+	s.consumed += n
+	if s.consumed < Window/2 {
+		return
+	}
+	s.mu.Lock()
+	closed := s.closed
+	s.window += s.consumed
+	s.mu.Unlock()
+	if !closed {
+		s.send(Credit, false, binary.LittleEndian.AppendUint32(nil, uint32(s.consumed)))
+	}
+	s.consumed = 0
+}
+
+// Credit waits until some of the body may be sent and returns how much. It returns 0 when no more is wanted: the worker
+// has closed the stream or has gone, or ctx is done.
+func (s *Stream) Credit(ctx context.Context) int {
+	for {
+		s.mu.Lock()
+		credit, over := s.credit, s.closed || s.resetted
+		s.mu.Unlock()
+		if over {
+			return 0
+		}
+		if credit > 0 {
+			return credit
+		}
+		select {
+		case <-s.credited:
+		case <-ctx.Done():
+			return 0
+		}
+	}
+}
+
+// Send sends a part of the body, at most MaxData bytes and never more than Credit returned; end: it is the last one.
+func (s *Stream) Send(data []byte, end bool) {
+	s.mu.Lock()
+	s.credit -= len(data)
+	over := s.closed || s.resetted
+	s.mu.Unlock()
+	if !over {
+		s.send(Data, end, data)
+	}
+}
+
+// Reset tells the worker that nobody waits for the response any more. The worker closes the stream when it is through.
+func (s *Stream) Reset() {
+	s.mu.Lock()
+	over := s.closed || s.resetted
+	s.resetted = true
+	s.mu.Unlock()
+	if !over {
+		s.send(Reset, false, nil)
+	}
+	notify(s.credited)
+}
+
+// Release gives the stream back. Its user must not touch it afterwards; a stream that the worker has not closed must have
+// been Reset.
+func (s *Stream) Release() { s.release() }
+
+func (s *Stream) send(t Type, end bool, data []byte) {
+	// A part of a body is copied here and once more into the connection's queue; both are dwarfed by the system calls.
+	b := make([]byte, HeaderSize, HeaderSize+len(data))
+	b = append(b, data...)
+	if err := PutHeader(b, t, end, 0); err != nil {
+		panic(err) // the caller broke its promise
+	}
+	putStream(b, s.id)
+	s.conn.write(b)
+}
+
+// deliver stores a frame for Recv. The reading goroutine calls it.
+func (s *Stream) deliver(f Frame) error {
+	s.mu.Lock()
+	if err := s.check(f); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	s.began = s.began || f.Type == Response
+	s.window -= len(f.Data)
+	s.closed = s.closed || f.closes()
+	closed := s.closed
+	if !s.resetted {
+		s.frames = append(s.frames, received{t: f.Type, end: f.End, head: len(f.Head), data: len(f.Data)})
+		s.buf = append(append(s.buf, f.Head...), f.Data...)
+	}
+	s.mu.Unlock()
+	notify(s.arrived)
+	if closed {
+		notify(s.credited)
+	}
+	return nil
+}
+
+// check holds a frame against what has come before, so that what is stored stays bounded. It is called with mu held.
+func (s *Stream) check(f Frame) error {
+	switch {
+	case len(f.Data) > s.window:
+		return fmt.Errorf("%w: %d bytes on stream %d with credit for %d", ErrProtocol, len(f.Data), f.Stream, s.window)
+	case f.Type == Response && s.began:
+		return fmt.Errorf("%w: a second response on stream %d", ErrProtocol, f.Stream)
+	case f.Type == Data && !s.began:
+		return fmt.Errorf("%w: data before the response on stream %d", ErrProtocol, f.Stream)
+	case f.Type == Data && len(f.Data) == 0 && !f.End:
+		return fmt.Errorf("%w: empty data on stream %d", ErrProtocol, f.Stream)
+	default:
+		return nil
+	}
+}
+
+func (s *Stream) addCredit(n uint32) error {
+	s.mu.Lock()
+	if int64(s.credit)+int64(n) > math.MaxInt32 {
+		s.mu.Unlock()
+		return fmt.Errorf("%w: credit beyond 2 GiB on stream %d", ErrProtocol, s.id)
+	}
+	s.credit += int(n)
+	s.mu.Unlock()
+	notify(s.credited)
+	return nil
+}
+
+// fail ends the stream because the connection has ended.
+func (s *Stream) fail(err error) {
+	s.mu.Lock()
+	s.closed = true
+	s.err = err
+	s.mu.Unlock()
+	notify(s.arrived)
+	notify(s.credited)
+}
+
+// release drops one of the two references.
+func (s *Stream) release() {
+	if s.refs.Add(-1) == 0 {
+		s.discard()
+	}
+}
+
+// discard recycles a stream that nobody refers to.
+func (s *Stream) discard() {
+	select {
+	case <-s.arrived:
+	default:
+	}
+	select {
+	case <-s.credited:
+	default:
+	}
+	if cap(s.buf) > keepBuffer || cap(s.takenBuf) > keepBuffer {
+		s.buf, s.takenBuf, s.frames, s.taken = nil, nil, nil, nil
+	}
+	s.conn, s.id = nil, 0
+	s.frames, s.buf, s.taken, s.takenBuf = s.frames[:0], s.buf[:0], s.taken[:0], s.takenBuf[:0]
+	s.window, s.credit, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, nil
+	s.next, s.offset, s.consumed = 0, 0, 0
+	streamPool.Put(s)
+}
+
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,282 @@
+package caddysnake
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	// asgiWindow is how many requests may be open on one ASGI worker.
+	asgiWindow = 10_000
+	// maxAhead is how many requests a WSGI worker may hold beyond its threads.
+	maxAhead = 64
+	// aheadTime is how much work a WSGI worker may hold beyond its threads.
+	aheadTime = time.Millisecond
+	// maxWaiting and maxWait bound the queue of requests for which no worker has room.
+	maxWaiting = 10_000
+	maxWait    = 30 * time.Second
+	// drainTimeout is how long a closing pool waits for its open requests.
+	drainTimeout = 30 * time.Second
+)
+
+var (
+	errQueueFull   = errors.New("too many requests wait for a worker")
+	errQueueTime   = errors.New("no worker had room in time")
+	errPoolClosed  = errors.New("the app is shutting down")
+	errInterrupted = errors.New("caddy is shutting down")
+)
+
+// pool runs the workers of one app: it starts them, picks one for each request, queues what finds no room, replaces a
+// worker that exits, and drains them all in the end.
+type pool struct {
+	settings settings
+	launch   launcher
+	logger   *zap.Logger
+
+	ctx         context.Context // ends when no worker is to be started any more
+	cancel      context.CancelFunc
+	supervisors sync.WaitGroup
+
+	mu      sync.Mutex // guards the fields below, and those of each worker that say so
+	workers []*worker  // those that are ready
+	turn    int        // where the search for the least loaded one begins, so that equals take turns
+	waiting list.List  // of *waiter, in order of arrival
+	open    int        // requests that hold a place on a worker
+	closed  bool       // no further request gets a place
+	drained chan struct{}
+}
+
+// waiter is a request in the queue.
+type waiter struct {
+	place chan *worker // gets one worker, or is closed with the pool
+}
+
+// newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
+// gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then.
+func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
+	p := &pool{settings: s, launch: launch, logger: logger, drained: make(chan struct{})}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	began := time.Now()
+	first := make(chan error, s.Workers)
+	for id := 1; id <= s.Workers; id++ {
+		p.supervisors.Add(1)
+		go p.supervise(id, first)
+	}
+	if err := p.awaitStart(first); err != nil {
+		p.cancel()
+		p.supervisors.Wait()
+		return nil, err
+	}
+	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))
+	return p, nil
+}
+
+func (p *pool) awaitStart(first <-chan error) error {
+	var timeout <-chan time.Time
+	if p.settings.StartTimeout > 0 {
+		timer := time.NewTimer(p.settings.StartTimeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	// Caddy tells nobody that it was asked to exit while a config is still loading.
+	exiting := time.NewTicker(100 * time.Millisecond)
+	defer exiting.Stop()
+	for ready := 0; ready < p.settings.Workers; {
+		select {
+		case err := <-first:
+			if err != nil {
+				return fmt.Errorf("python app %q: %w", p.settings.App, err)
+			}
+			ready++
+		case <-timeout:
+			return fmt.Errorf("python app %q did not start within %s: %d of %d workers are ready; raise start_timeout if it needs longer",
+				p.settings.App, p.settings.StartTimeout, ready, p.settings.Workers)
+		case <-exiting.C:
+			if caddy.Exiting() {
+				return errInterrupted
+			}
+		}
+	}
+	return nil
+}
+
+// acquire gives the request a place on the least loaded worker, waiting in the queue if none has room. The worker frees
+// the place when it closes the stream; a place that is not used must be given back with release.
+func (p *pool) acquire(ctx context.Context) (*worker, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errPoolClosed
+	}
+	if p.waiting.Len() == 0 {
+		if w := p.pick(); w != nil {
+			p.take(w)
+			p.mu.Unlock()
+			return w, nil
+		}
+	}
+	if p.waiting.Len() >= maxWaiting {
+		p.mu.Unlock()
+		return nil, errQueueFull
+	}
+	wt := &waiter{place: make(chan *worker, 1)}
+	element := p.waiting.PushBack(wt)
+	p.mu.Unlock()
+
+	timer := time.NewTimer(maxWait)
+	defer timer.Stop()
+	err := errQueueTime
+	select {
+	case w, ok := <-wt.place:
+		if !ok {
+			return nil, errPoolClosed
+		}
+		return w, nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-timer.C:
+	}
+	p.mu.Lock()
+	p.waiting.Remove(element) // does nothing if a place was given meanwhile
+	p.mu.Unlock()
+	select {
+	case w, ok := <-wt.place:
+		if ok {
+			p.release(w, false)
+		}
+	default:
+	}
+	return nil, err
+}
+
+// release frees a place on w; declined: the worker could not begin the request, so it is to get fewer for a while.
+func (p *pool) release(w *worker, declined bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.gone {
+		return // remove has freed all its places
+	}
+	w.open--
+	p.open--
+	w.pace.finished(w.open == 0, declined)
+	p.serveQueue()
+	p.checkDrained()
+}
+
+// add makes a worker that is ready available.
+func (p *pool) add(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.workers = append(p.workers, w)
+	p.serveQueue()
+}
+
+// remove takes a worker out and frees its places.
+func (p *pool) remove(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.gone = true
+	for i, other := range p.workers {
+		if other == w {
+			p.workers = append(p.workers[:i], p.workers[i+1:]...)
+			break
+		}
+	}
+	p.open -= w.open
+	p.checkDrained()
+}
+
+// pick returns the worker with the fewest open requests among those that have room, or nil. It is called with mu held.
+func (p *pool) pick() *worker {
+	var best *worker
+	n := len(p.workers)
+	if n == 0 {
+		return nil
+	}
+	p.turn++
+	for i := range n {
+		w := p.workers[(p.turn+i)%n]
+		if w.open < w.window() && (best == nil || w.open < best.open) {
+			best = w
+		}
+	}
+	return best
+}
+
+// take books a place on w. It is called with mu held.
+func (p *pool) take(w *worker) {
+	if w.open == 0 {
+		w.pace.busy()
+	}
+	w.open++
+	p.open++
+}
+
+// serveQueue gives places to those who wait. It is called with mu held.
+func (p *pool) serveQueue() {
+	for p.waiting.Len() > 0 {
+		w := p.pick()
+		if w == nil {
+			return
+		}
+		p.take(w)
+		wt := p.waiting.Remove(p.waiting.Front()).(*waiter)
+		wt.place <- w
+	}
+}
+
+// checkDrained announces that a closing pool has no open request left. It is called with mu held.
+func (p *pool) checkDrained() {
+	if p.closed && p.open == 0 {
+		select {
+		case <-p.drained:
+		default:
+			close(p.drained)
+		}
+	}
+}
+
+// close gives no more places, waits for the open requests, then stops the workers and waits for them.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	for e := p.waiting.Front(); e != nil; e = e.Next() {
+		close(e.Value.(*waiter).place)
+	}
+	p.waiting.Init()
+	p.checkDrained()
+	p.mu.Unlock()
+
+	timer := time.NewTimer(drainTimeout)
+	defer timer.Stop()
+	select {
+	case <-p.drained:
+	case <-timer.C:
+		p.logger.Warn("requests cut off by the end of the drain timeout", zap.Int("requests", p.openRequests()))
+	}
+	p.cancel()
+	p.supervisors.Wait()
+	p.logger.Info("python app stopped")
+}
+
+func (p *pool) openRequests() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.open
+}
+
+// Destruct implements caddy.Destructor: the last config that used the pool has let go of it.
+func (p *pool) Destruct() error {
+	p.close()
+	return nil
+}
+
+// Interface guard.
+var _ caddy.Destructor = (*pool)(nil)

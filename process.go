@@ -1,0 +1,185 @@
+//go:build !windows
+
+package caddysnake
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"go.uber.org/zap"
+)
+
+// maxLine is the longest line of a worker's output that becomes one log entry, in bytes; longer ones are split.
+const maxLine = 16 << 10
+
+// process is a worker's interpreter in a child process.
+type process struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+
+	mu      sync.Mutex // guards the fields below
+	last    string     // the last line it wrote to stderr
+	waitErr error      // what Wait returned
+}
+
+// launchProcess starts an interpreter with one end of a socketpair and returns the other end. Nothing else of Caddy's is
+// inherited; when Caddy goes away in whatever manner, the worker sees the end of its connection.
+func launchProcess(s settings, id int, logger *zap.Logger) (interpreter, net.Conn, error) {
+	dir, err := unpackedPackage()
+	if err != nil {
+		return nil, nil, fmt.Errorf("unpacking the worker package: %w", err)
+	}
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = theirs.Close() }()
+
+	cmd := exec.Command(s.Python, dir, "3", s.Runtime, s.App)
+	cmd.Dir = s.WorkingDir
+	cmd.Env = append(os.Environ(), s.Env...)
+	cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
+	cmd.ExtraFiles = []*os.File{theirs} // becomes descriptor 3
+	cmd.SysProcAttr = childAttributes()
+	p := &process{cmd: cmd, exited: make(chan struct{})}
+	stdout, stdoutWriter, err := os.Pipe()
+	if err == nil {
+		defer func() { _ = stdoutWriter.Close() }()
+		cmd.Stdout = stdoutWriter
+	} else {
+		_ = ours.Close()
+		return nil, nil, fmt.Errorf("making a pipe for a worker: %w", err)
+	}
+	stderr, stderrWriter, err := os.Pipe()
+	if err == nil {
+		defer func() { _ = stderrWriter.Close() }()
+		cmd.Stderr = stderrWriter
+	} else {
+		_ = ours.Close()
+		_ = stdout.Close()
+		return nil, nil, fmt.Errorf("making a pipe for a worker: %w", err)
+	}
+	if err := spawn(cmd); err != nil {
+		_ = ours.Close()
+		_ = stdout.Close()
+		_ = stderr.Close()
+		return nil, nil, fmt.Errorf("starting %s: %w", s.Python, err)
+	}
+	logger = logger.With(zap.Int("pid", cmd.Process.Pid))
+	var readers sync.WaitGroup
+	readers.Go(func() { p.logLines(stdout, logger, "stdout") })
+	readers.Go(func() { p.logLines(stderr, logger, "stderr") })
+	go p.wait([]*os.File{stdout, stderr}, &readers)
+	return p, ours, nil
+}
+
+// spawner starts processes on one thread that never ends: Linux takes the parent-death signal to mean the death of the
+// thread that forked (golang/go#27505).
+var spawner = sync.OnceValue(func() chan<- func() {
+	jobs := make(chan func())
+	go func() {
+		runtime.LockOSThread()
+		for job := range jobs {
+			job()
+		}
+	}()
+	return jobs
+})
+
+func spawn(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	spawner() <- func() { done <- cmd.Start() }
+	return <-done
+}
+
+// socketpair makes a connected pair: a connection for Caddy and a file for the worker.
+func socketpair() (net.Conn, *os.File, error) {
+	// ForkLock keeps the pair out of a child that is forked before both are close-on-exec.
+	syscall.ForkLock.RLock()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, fmt.Errorf("making a socketpair for a worker: %w", err)
+	}
+	ours := os.NewFile(uintptr(fds[0]), "worker")
+	theirs := os.NewFile(uintptr(fds[1]), "caddy")
+	defer func() { _ = ours.Close() }() // FileConn duplicates it
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, fmt.Errorf("making a socketpair for a worker: %w", err)
+	}
+	return conn, theirs, nil
+}
+
+// wait reaps the process, then waits for the rest of its output.
+func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
+	err := p.cmd.Wait()
+	p.killGroup() // what it forked goes with it, and would hold the pipes open
+	readers.Wait()
+	for _, pipe := range pipes {
+		_ = pipe.Close()
+	}
+	p.mu.Lock()
+	p.waitErr = err
+	p.mu.Unlock()
+	close(p.exited)
+}
+
+// logLines makes each line of a worker's output a log entry.
+func (p *process) logLines(r io.Reader, logger *zap.Logger, stream string) {
+	lines := bufio.NewReaderSize(r, maxLine)
+	for {
+		line, _, err := lines.ReadLine()
+		if err != nil {
+			return
+		}
+		text := strings.ToValidUTF8(string(line), "\uFFFD")
+		if stream == "stderr" && text != "" {
+			p.mu.Lock()
+			p.last = text
+			p.mu.Unlock()
+		}
+		logger.Info("worker output", zap.String("stream", stream), zap.String("line", text))
+	}
+}
+
+// Exited implements interpreter.
+func (p *process) Exited() <-chan struct{} { return p.exited }
+
+// Reason implements interpreter.
+func (p *process) Reason() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	reason := "exit status 0"
+	var exit *exec.ExitError
+	if errors.As(p.waitErr, &exit) {
+		reason = exit.Error()
+	} else if p.waitErr != nil {
+		reason = p.waitErr.Error()
+	}
+	if p.last != "" {
+		reason += "; the last line it wrote: " + p.last
+	}
+	return reason
+}
+
+// Kill implements interpreter.
+func (p *process) Kill() { _ = p.cmd.Process.Kill() }
+
+// killGroup ends the processes that the worker left behind. The group's number is still the worker's: it is not reused
+// while a process of that group lives, and if none does the signal finds nobody.
+func (p *process) killGroup() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }

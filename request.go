@@ -1,0 +1,128 @@
+package caddysnake
+
+import (
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// rootPathAuto takes the root path from what other handlers removed from the front of the request's path.
+const rootPathAuto = "auto"
+
+// request is what both interfaces say of a request, with Caddy's verdicts applied: whom to believe about the client, and
+// which part of the path belongs to the app.
+type request struct {
+	*http.Request
+	target     string // the request target as the client sent it: path and query
+	rootPath   string // where the app is mounted: SCRIPT_NAME, root_path; decoded
+	path       string // the path without rootPath; decoded
+	scheme     string // http or https
+	host       string // the Host header, or what a trusted proxy says it was
+	clientIP   string
+	clientPort int  // 0 when the client is behind a proxy
+	trusted    bool // the request comes from one of Caddy's trusted_proxies
+}
+
+// newRequest looks at r. rootPath is the handler's setting, "auto" or a path.
+func newRequest(r *http.Request, rootPath string) request {
+	req := request{Request: r, target: r.RequestURI, path: r.URL.Path, host: r.Host, scheme: "http"}
+	if r.TLS != nil {
+		req.scheme = "https"
+	}
+	req.setPaths(rootPath)
+	req.setClient()
+	if req.trusted {
+		req.believeProxy()
+	}
+	return req
+}
+
+// setPaths splits the path into the part that the app is mounted at and the rest.
+func (r *request) setPaths(rootPath string) {
+	original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request)
+	if ok {
+		r.target = original.RequestURI
+	}
+	if rootPath != rootPathAuto {
+		// The prefix is still there unless another handler removed it.
+		r.rootPath = rootPath
+		if rest, found := strings.CutPrefix(r.path, rootPath); found && (rest == "" || rest[0] == '/') {
+			r.path = rest
+		}
+		return
+	}
+	if ok && original.URL != nil && len(original.URL.Path) > len(r.path) {
+		if prefix, found := strings.CutSuffix(original.URL.Path, r.path); found {
+			r.rootPath = strings.TrimSuffix(prefix, "/")
+		}
+	}
+}
+
+// setClient takes the client's address from Caddy, which has looked at trusted_proxies.
+func (r *request) setClient() {
+	host, port, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	r.trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
+	r.clientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	if r.clientIP == "" || r.clientIP == host {
+		r.clientIP = host
+		r.clientPort, _ = strconv.Atoi(port) // 0 for a Unix socket's client
+	}
+	if zone := strings.IndexByte(r.clientIP, '%'); zone >= 0 {
+		r.clientIP = r.clientIP[:zone]
+	}
+}
+
+// believeProxy takes the scheme and host from a trusted proxy.
+func (r *request) believeProxy() {
+	switch proto := firstItem(r.Header.Get("X-Forwarded-Proto")); strings.ToLower(proto) {
+	case "http", "https":
+		r.scheme = strings.ToLower(proto)
+	}
+	if host := firstItem(r.Header.Get("X-Forwarded-Host")); host != "" {
+		r.host = host
+	}
+}
+
+// server splits the host into SERVER_NAME and SERVER_PORT.
+func (r *request) server() (name string, port int) {
+	port = 80
+	if r.scheme == "https" {
+		port = 443
+	}
+	name, given, err := net.SplitHostPort(r.host)
+	if err != nil {
+		return strings.Trim(r.host, "[]"), port
+	}
+	if n, err := strconv.ParseUint(given, 10, 16); err == nil {
+		port = int(n)
+	}
+	return name, port
+}
+
+// hidden tells whether a header is kept from the app: Proxy would become HTTP_PROXY, which HTTP clients obey
+// (CVE-2016-1000110); what says who a proxy's client was counts only from a trusted proxy.
+func (r *request) hidden(name string) bool {
+	switch name {
+	case "Proxy":
+		return true
+	case "Forwarded":
+		return !r.trusted
+	default:
+		return !r.trusted && strings.HasPrefix(name, "X-Forwarded-")
+	}
+}
+
+// hasBody tells whether the request has a body, or may have one.
+func (r *request) hasBody() bool { return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody }
+
+// firstItem returns the first of a comma-separated list.
+func firstItem(list string) string {
+	item, _, _ := strings.Cut(list, ",")
+	return strings.TrimSpace(item)
+}

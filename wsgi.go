@@ -1,0 +1,127 @@
+package caddysnake
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/mliezun/caddy-snake/internal/marshal"
+)
+
+// interfaceWSGI is what settings.Interface is for a WSGI app.
+const interfaceWSGI = "wsgi"
+
+// appendEnviron appends the WSGI environ of req (PEP 3333, "environ Variables"), all but wsgi.input, wsgi.errors and
+// wsgi.file_wrapper, which the worker adds. Its strings are the raw bytes taken as latin-1.
+func appendEnviron(b []byte, req *request, s *settings) []byte {
+	serverName, serverPort := req.server()
+	b = marshal.AppendDict(b)
+	b = appendVar(b, "REQUEST_METHOD", req.Method)
+	b = appendVar(b, "SCRIPT_NAME", req.rootPath)
+	b = appendVar(b, "PATH_INFO", req.path)
+	b = appendVar(b, "QUERY_STRING", req.URL.RawQuery)
+	b = appendVar(b, "REQUEST_URI", req.target)
+	b = appendVar(b, "SERVER_NAME", serverName)
+	b = appendVar(b, "SERVER_PORT", strconv.Itoa(serverPort))
+	b = appendVar(b, "SERVER_PROTOCOL", req.Proto)
+	b = appendVar(b, "SERVER_SOFTWARE", "Caddy")
+	b = appendVar(b, "REMOTE_ADDR", req.clientIP)
+	if req.clientPort != 0 {
+		b = appendVar(b, "REMOTE_PORT", strconv.Itoa(req.clientPort))
+	}
+	if req.scheme == "https" {
+		b = appendVar(b, "HTTPS", "on")
+	}
+	b = appendVar(b, "HTTP_HOST", req.host)
+	b = appendHeaderVars(b, req)
+
+	b = marshal.AppendTuple(marshal.AppendKey(b, "wsgi.version"), 2)
+	b = marshal.AppendInt(marshal.AppendInt(b, 1), 0)
+	b = appendVar(b, "wsgi.url_scheme", req.scheme)
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multithread"), s.Threads > 1)
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multiprocess"), s.Workers > 1)
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.run_once"), false)
+	// The body ends where the input does, also without a Content-Length.
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.input_terminated"), true)
+	return marshal.AppendDictEnd(b)
+}
+
+func appendVar(b []byte, key, value string) []byte {
+	return marshal.AppendLatin1(marshal.AppendKey(b, key), value)
+}
+
+// appendHeaderVars appends HTTP_* for each header. Only "-" is folded to "_": a name that has "_" of its own would pass for
+// another header, so it is left out (CVE-2015-0219).
+func appendHeaderVars(b []byte, req *request) []byte {
+	for name, values := range req.Header {
+		switch {
+		case len(values) == 0 || req.hidden(name):
+			continue
+		case name == "Content-Type":
+			b = appendVar(b, "CONTENT_TYPE", values[0])
+			continue
+		case name == "Content-Length":
+			if req.ContentLength >= 0 {
+				b = appendVar(b, "CONTENT_LENGTH", strconv.FormatInt(req.ContentLength, 10))
+			}
+			continue
+		}
+		key, known := headerVars[name]
+		if known {
+			b = marshal.AppendKey(b, key)
+		} else if strings.IndexByte(name, '_') < 0 {
+			b = appendFolded(b, name)
+		} else {
+			continue
+		}
+		b = marshal.AppendLatin1(b, joinValues(name, values))
+	}
+	return b
+}
+
+// appendFolded appends the environ's name of a header.
+func appendFolded(b []byte, name string) []byte {
+	var folded [128]byte
+	key := append(folded[:0], "HTTP_"...)
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c == '-':
+			c = '_'
+		case 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		}
+		key = append(key, c)
+	}
+	return marshal.AppendString(b, string(key))
+}
+
+// joinValues makes one value of a repeated header (RFC 9110, section 5.3; RFC 6265, section 5.4).
+func joinValues(name string, values []string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	if name == "Cookie" {
+		return strings.Join(values, "; ")
+	}
+	return strings.Join(values, ",")
+}
+
+// headerVars are the environ's names of headers that most requests have. The worker interns these and no others: an
+// interned string stays in memory, and anybody can make up a header.
+var headerVars = func() map[string]string {
+	vars := map[string]string{}
+	for _, name := range commonHeaders {
+		vars[name] = "HTTP_" + strings.ReplaceAll(strings.ToUpper(name), "-", "_")
+	}
+	return vars
+}()
+
+// commonHeaders are in the form of net/http: "Accept-Encoding".
+var commonHeaders = []string{
+	"Accept", "Accept-Encoding", "Accept-Language", "Access-Control-Request-Headers", "Access-Control-Request-Method",
+	"Authorization", "Cache-Control", "Connection", "Cookie", "Dnt", "Expect", "If-Match", "If-Modified-Since",
+	"If-None-Match", "If-Range", "If-Unmodified-Since", "Origin", "Pragma", "Priority", "Range", "Referer",
+	"Sec-Ch-Ua", "Sec-Ch-Ua-Mobile", "Sec-Ch-Ua-Platform", "Sec-Fetch-Dest", "Sec-Fetch-Mode", "Sec-Fetch-Site",
+	"Sec-Fetch-User", "Te", "Traceparent", "Tracestate", "Upgrade", "Upgrade-Insecure-Requests", "User-Agent",
+	"X-Csrf-Token", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id", "X-Requested-With",
+}
