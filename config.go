@@ -83,7 +83,7 @@ const startForever caddy.Duration = -1
 // settings is a Config resolved: everything that decides how Python runs, and nothing else. Two handlers with equal
 // settings share one pool.
 type settings struct {
-	Interface    string        // "wsgi" or "asgi"
+	Interface    string        // interfaceWSGI or interfaceASGI
 	App          string        // "module:variable"
 	Workers      int           // at least 1
 	Runtime      string        // "sync"; "native", "uvloop" or "auto"
@@ -141,7 +141,7 @@ func (c *Config) resolve() (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		Interface:    "wsgi",
+		Interface:    interfaceWSGI,
 		App:          c.ModuleWSGI,
 		Workers:      c.Workers,
 		Runtime:      c.Runtime,
@@ -162,7 +162,7 @@ func (c *Config) resolve() (settings, error) {
 		s.StartTimeout = 0
 	}
 	if c.ModuleASGI != "" {
-		s.Interface, s.App, s.Threads = "asgi", c.ModuleASGI, 1
+		s.Interface, s.App, s.Threads = interfaceASGI, c.ModuleASGI, 1
 		if s.Runtime == "" {
 			s.Runtime = "auto"
 		}
@@ -175,9 +175,21 @@ func (c *Config) resolve() (settings, error) {
 	return s, nil
 }
 
+// parseStartTimeout parses what the Caddyfile and the command line take as start_timeout.
+func parseStartTimeout(text string) (caddy.Duration, error) {
+	if text == "-1" || text == "forever" {
+		return startForever, nil
+	}
+	duration, err := caddy.ParseDuration(text)
+	if err != nil || duration <= 0 {
+		return 0, wrong("start_timeout", "%q is not possible; give a duration such as 120s or 5m, or forever", text)
+	}
+	return caddy.Duration(duration), nil
+}
+
 // rootPath returns the fixed SCRIPT_NAME and root_path ("" at the root, no slash at the end), or auto.
 func (c *Config) rootPath() (path string, auto bool) {
-	if c.RootPath == "" || c.RootPath == "auto" {
+	if c.RootPath == "" || c.RootPath == rootPathAuto {
 		return "", true
 	}
 	return strings.TrimRight(c.RootPath, "/"), false
@@ -244,7 +256,7 @@ func (c *Config) validate() error {
 		return wrong("workers", "%d is not possible; give 1 or more, or leave it out for one per CPU", c.Workers)
 	}
 	if c.StartTimeout < 0 && c.StartTimeout != startForever {
-		return wrong("start_timeout", "%s is not possible; give a duration such as 120s, or -1 for no limit",
+		return wrong("start_timeout", "%s is not possible; give a duration such as 120s or 5m, or -1 for no limit",
 			time.Duration(c.StartTimeout))
 	}
 	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {
@@ -264,13 +276,12 @@ func (c *Config) validateApp() error {
 	case c.ModuleWSGI != "" && c.ModuleASGI != "":
 		return wrong("module_asgi", "module_wsgi is given too; one python handler runs one app, keep the one that fits it")
 	case c.ModuleWSGI == "" && c.ModuleASGI == "":
-		return wrong("", `no app to run; give module_wsgi "module:variable" or module_asgi "module:variable"`)
+		return wrong("", "no app to run; give module_wsgi module:variable or module_asgi module:variable")
 	case c.ModuleASGI != "":
 		setting, app = "module_asgi", c.ModuleASGI
 	}
 	if !hasPlaceholder(app) && !appSpec.MatchString(app) {
-		return wrong(setting, `%q is not "module:variable"; write for example "main:app", "mysite.wsgi:application" or "main:make_app()"`,
-			app)
+		return wrong(setting, "%q is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()", app)
 	}
 	return nil
 }

@@ -1,0 +1,212 @@
+package caddysnake
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+)
+
+var updateGoldens = flag.Bool("update", false, "rewrite the JSON in tests/caddyfile with what the adapter gives")
+
+// adapt returns the JSON, indented with tabs, of a Caddyfile.
+func adapt(t *testing.T, text string) (string, error) {
+	t.Helper()
+	config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
+	if err != nil {
+		return "", err
+	}
+	var indented bytes.Buffer
+	if err := json.Indent(&indented, config, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	return indented.String(), nil
+}
+
+// Each file in tests/caddyfile holds a Caddyfile, a line of dashes, and the JSON that it becomes.
+func TestCaddyfileGoldens(t *testing.T) {
+	const separator = "----------\n"
+	files, err := filepath.Glob("tests/caddyfile/*.caddyfiletest")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no goldens", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".caddyfiletest"), func(t *testing.T) {
+			golden, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, want, ok := strings.Cut(string(golden), separator)
+			if !ok {
+				t.Fatalf("no line %q", separator)
+			}
+			got, err := adapt(t, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *updateGoldens {
+				if err := os.WriteFile(file, []byte(text+separator+got+"\n"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			} else if got != strings.TrimSpace(want) {
+				t.Errorf("got\n%s", got)
+			}
+		})
+	}
+}
+
+func TestBarePathMatchesThePathAndWhatIsBelow(t *testing.T) {
+	tests := []struct {
+		matcher   string
+		match, no []string
+	}{
+		{"/api", []string{"/api", "/api/", "/api/x/y"}, []string{"/apix", "/", "/x/api"}},
+		{"/api/", []string{"/api/", "/api/x"}, []string{"/api", "/apix"}},
+		{"/", []string{"/", "/x", "/x/y"}, nil},
+		{"/api*", []string{"/api", "/apix"}, []string{"/"}},
+	}
+	for _, test := range tests {
+		adapted, err := adapt(t, ":80 {\n python "+test.matcher+" main:app\n}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range test.match {
+			if !matches(t, adapted, path) {
+				t.Errorf("python %s does not match %s", test.matcher, path)
+			}
+		}
+		for _, path := range test.no {
+			if matches(t, adapted, path) {
+				t.Errorf("python %s matches %s", test.matcher, path)
+			}
+		}
+	}
+}
+
+// matches reports whether a route of the adapted configuration's first server matches path.
+func matches(t *testing.T, adapted, path string) bool {
+	t.Helper()
+	var config struct {
+		Apps struct {
+			HTTP struct {
+				Servers map[string]struct {
+					Routes []struct {
+						Match []struct{ Path caddyhttp.MatchPath }
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(adapted), &config); err != nil {
+		t.Fatal(err)
+	}
+	request := httptest.NewRequest("GET", path, nil)
+	request = request.WithContext(context.WithValue(request.Context(), caddy.ReplacerCtxKey, caddy.NewReplacer()))
+	for _, route := range config.Apps.HTTP.Servers["srv0"].Routes {
+		for _, set := range route.Match {
+			if err := set.Path.Provision(caddy.Context{}); err != nil {
+				t.Fatal(err)
+			}
+			if matched, err := set.Path.MatchWithError(request); err != nil {
+				t.Fatal(err)
+			} else if matched {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
+func TestCaddyfileErrors(t *testing.T) {
+	const known = "env_file, env_var, lifespan, module_asgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+		"threads, venv, workers, workers_runtime, working_dir"
+	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
+	tests := []struct{ name, directive, want string }{
+		{"nothing", "python", "no app to run; give module_wsgi module:variable or module_asgi module:variable, at Caddyfile:2"},
+		{"empty block", "python {\n}", "no app to run; give module_wsgi module:variable or module_asgi module:variable, at Caddyfile:2"},
+		{"not an app", "python main", `module_wsgi: "main"` + appForms + "2"},
+		{"a path that is no matcher", "python api/*", `module_wsgi: "api/*"` + appForms + "2"},
+		{"two apps in a line", "python main:app other:app",
+			`["main:app" "other:app"] are too many arguments; write python module:variable, or a block, at Caddyfile:2`},
+		{"app and block", "python main:app {\nworkers 2\n}",
+			`"main:app" and a block do not go together; write module_wsgi main:app in the block, at Caddyfile:3`},
+		{"unknown matcher", "python @api main:app", "unrecognized matcher name: @api, at Caddyfile:2"},
+		{"unknown subdirective", "python {\nmodule_wsgi main:app\nworker 2\n}",
+			`"worker" is not a setting of python; known are ` + known + ", at Caddyfile:4"},
+		{"both modules", "python {\nmodule_asgi a:b\nmodule_wsgi a:b\n}",
+			"module_asgi: module_wsgi is given too; one python handler runs one app, keep the one that fits it, at Caddyfile:3"},
+		{"module_wsgi twice", "python {\nmodule_wsgi a:b\nmodule_wsgi c:d\n}", "module_wsgi is given twice, first in line 3; keep one, at Caddyfile:4"},
+		{"module without variable", "python {\nworkers 1\nmodule_asgi main:\n}", `module_asgi: "main:"` + appForms + "4"},
+		{"module with arguments", "python {\nmodule_asgi \"main:make(1)\"\n}", `module_asgi: "main:make(1)"` + appForms + "3"},
+		{"module that is a path", "python {\nmodule_wsgi ./main:app\n}", `module_wsgi: "./main:app"` + appForms + "3"},
+		{"no argument", "python {\nmodule_wsgi\n}", "module_wsgi has 0 arguments; write module_wsgi MODULE:VARIABLE, at Caddyfile:3"},
+		{"too many arguments", "python {\nmodule_wsgi main app\n}",
+			"module_wsgi has 2 arguments; write module_wsgi MODULE:VARIABLE, at Caddyfile:3"},
+		{"empty argument", "python {\nmodule_wsgi main:app\nworking_dir \"\"\n}",
+			"working_dir is empty; write working_dir PATH, or remove it, at Caddyfile:4"},
+		{"no workers", "python {\nmodule_wsgi a:b\nworkers 0\n}", `workers: "0" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"half a worker", "python {\nmodule_wsgi a:b\nworkers 0.5\n}", `workers: "0.5" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"negative threads", "python {\nmodule_wsgi a:b\nthreads -1\n}", `threads: "-1" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"threads under ASGI", "python {\nthreads 4\nmodule_asgi a:b\n}",
+			"threads: an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead, at Caddyfile:3"},
+		{"thread workers", "python {\nmodule_wsgi a:b\nworkers_runtime thread\n}",
+			"workers_runtime: thread is not in this version; use process, the default, at Caddyfile:4"},
+		{"unknown workers_runtime", "python {\nmodule_wsgi a:b\nworkers_runtime fork\n}",
+			`workers_runtime: "fork" is unknown; use process, the default, at Caddyfile:4`},
+		{"gevent", "python {\nmodule_wsgi a:b\nruntime gevent\n}",
+			"runtime: gevent is not in this version; with module_wsgi use sync, or leave it out, at Caddyfile:4"},
+		{"uvloop under WSGI", "python {\nmodule_wsgi a:b\nruntime uvloop\n}",
+			`runtime: "uvloop" does not go with module_wsgi; use sync, or leave it out, at Caddyfile:4`},
+		{"sync under ASGI", "python {\nmodule_asgi a:b\nruntime sync\n}",
+			`runtime: "sync" does not go with module_asgi; use native or uvloop, or leave it out, at Caddyfile:4`},
+		{"unknown lifespan", "python {\nmodule_asgi a:b\nlifespan auto\n}", `lifespan: "auto" is unknown; use on or off, at Caddyfile:4`},
+		{"lifespan under WSGI", "python {\nmodule_wsgi a:b\nlifespan on\n}",
+			"lifespan: WSGI has no lifespan protocol; remove it, or use module_asgi, at Caddyfile:4"},
+		{"no start_timeout", "python {\nmodule_wsgi a:b\nstart_timeout 0\n}",
+			`start_timeout: "0" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
+		{"negative start_timeout", "python {\nmodule_wsgi a:b\nstart_timeout -2s\n}",
+			`start_timeout: "-2s" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
+		{"start_timeout without unit", "python {\nmodule_wsgi a:b\nstart_timeout 60\n}",
+			`start_timeout: "60" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
+		{"relative root_path", "python {\nmodule_wsgi a:b\nroot_path api/\n}",
+			`root_path: "api" does not begin with a slash; write "/api", or auto, at Caddyfile:4`},
+		{"env_var without value", "python {\nmodule_wsgi a:b\nenv_var A\n}", "env_var has 1 arguments; write env_var NAME VALUE, at Caddyfile:4"},
+		{"env_var twice", "python {\nmodule_wsgi a:b\nenv_var A 1\nenv_var A 2\n}", "env_var: A is given twice; keep one, at Caddyfile:5"},
+		{"refused env_var", "python {\nmodule_wsgi a:b\nenv_var LD_PRELOAD x\nenv_var B 2\n}",
+			"env_var: LD_PRELOAD is refused, as is every name that begins with CADDYSNAKE_, LD_ or DYLD_; remove it, or set it for Caddy itself, at Caddyfile:4"},
+		{"env_var that is no name", "python {\nmodule_wsgi a:b\nenv_var A=1 2\n}",
+			`env_var: "A=1" is not the name of a variable; use letters, digits and _, with no digit first, at Caddyfile:4`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := adapt(t, ":80 {\n"+test.directive+"\n}\n")
+			want := "parsing caddyfile tokens for 'python': " + test.want
+			if err == nil || err.Error() != want {
+				t.Errorf("got  %v%s\nwant %s", err, got, want)
+			}
+		})
+	}
+}
+
+// Placeholders may stand where the value can be checked only when the configuration is loaded.
+func TestCaddyfileAcceptsPlaceholders(t *testing.T) {
+	for _, setting := range []string{
+		"module_wsgi {env.MODULE}:app", "module_wsgi {env.APP}", "module_wsgi a:b\nroot_path {env.ROOT}",
+		"module_wsgi a:b\nworking_dir {env.DIR}", `module_wsgi a:b` + "\n" + `env_var CONFIG {"a":1}`,
+	} {
+		if _, err := adapt(t, ":80 {\npython {\n"+setting+"\n}\n}\n"); err != nil {
+			t.Error(err)
+		}
+	}
+}
