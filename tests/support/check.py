@@ -1,0 +1,140 @@
+"""The check after each test: nothing may be left behind."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from support.log import Entry
+from support.polling import wait_until
+from support.server import Server
+
+# What wsgiref.validate says when it cannot raise; it says it on the app's standard error.
+_VALIDATOR = ("WSGIWarning", "garbage collected without being closed")
+
+
+class Watch:
+    """Compares one server after each test with what it was like when it was ready."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._position = 0
+        self._descriptors: dict[int, int] = {}
+        self._files: set[Path] = set()
+
+    def ready(self) -> None:
+        """Remember what the server has now, before the first test that uses it."""
+        self._descriptors = _descriptors(self.server)
+        self._files = set(self.server.tmp.iterdir())
+
+    def after_test(self, expected_errors: Sequence[str]) -> list[str]:
+        """What a test left at a server that goes on for further tests."""
+        self.server.close_client()
+        return [
+            *self._unexpected_entries(expected_errors),
+            *_persisting(self._changed_descriptors),
+            *_persisting(lambda: [f"file {file}" for file in set(self.server.tmp.iterdir()) - self._files]),
+        ]
+
+    def after_stop(self, expected_errors: Sequence[str]) -> list[str]:
+        """What a server left that has ended."""
+        return [
+            *self._unexpected_entries(expected_errors),
+            *_persisting(lambda: [f"process {process}" for process in self.server.processes()]),
+            *(f"file {file}" for file in self.server.tmp.iterdir()),
+        ]
+
+    def _unexpected_entries(self, expected: Sequence[str]) -> list[str]:
+        since, self._position = self._position, self.server.log.position()
+        problems = filter(_is_problem, self.server.log.entries(since))
+        return [f"log entry {entry}" for entry in problems if not any(part in str(entry) for part in expected)]
+
+    def _changed_descriptors(self) -> list[str]:
+        now, before = _descriptors(self.server), self._descriptors
+        if now.keys() != before.keys():
+            return [f"processes {sorted(now)} instead of {sorted(before)}"]
+        return [f"{now[pid]} descriptors instead of {before[pid]} in {pid}" for pid in now if now[pid] > before[pid]]
+
+
+class Servers:
+    """Starts servers for one test or one module, checks them and ends them.
+
+    Args:
+        new_server: makes a server that is not started; gets the `env` of `start`.
+    """
+
+    def __init__(self, new_server: Callable[[dict[str, str]], Server]) -> None:
+        self._new_server = new_server
+        self._watches: list[Watch] = []
+
+    @property
+    def servers(self) -> list[Server]:
+        """The servers made so far."""
+        return [watch.server for watch in self._watches]
+
+    def new(self, **env: str) -> Server:
+        """A server that the test starts itself, with further environment variables."""
+        server = self._new_server(env)
+        self._watches.append(Watch(server))
+        return server
+
+    def __call__(self, site: str, options: str = "", *, warm_up: str | None = None, **env: str) -> Server:
+        """A server that is ready.
+
+        Args:
+            site: the inside of its site block; see Server.start.
+            options: further global options.
+            warm_up: a path to get before the first test, so that what an app opens once for ever is open.
+            env: further environment variables of Caddy.
+        """
+        server = self.new(**env)
+        server.start(site, options)
+        if warm_up is not None:
+            assert server.get(warm_up).status_code < 500, server.log.path.read_text()
+            server.close_client()
+            self._watches[-1].ready()
+        return server
+
+    def check(self, expected_errors: Sequence[str]) -> None:
+        """Fail if a test left something at these servers, which go on."""
+        _fail_on([problem for watch in self._watches for problem in watch.after_test(expected_errors)])
+
+    def close(self, expected_errors: Sequence[str] = ()) -> None:
+        """End all of these servers; fail if one does not end well or leaves something."""
+        problems = []
+        for watch in self._watches:
+            server = watch.server
+            problems += _end(server)
+            problems += watch.after_stop(expected_errors)
+            server.close()
+        _fail_on(problems)
+
+
+def _end(server: Server) -> list[str]:
+    server.close_client()
+    if server.process is None or server.process.returncode is not None:
+        return []  # the test itself has seen the end
+    status = server.stop()
+    return [f"caddy ended with status {status}"] if status != 0 else []
+
+
+def _fail_on(problems: list[str]) -> None:
+    assert not problems, "left behind:\n" + "\n".join(problems)
+
+
+def _is_problem(entry: Entry) -> bool:
+    if entry["level"] in ("debug", "info", "warn"):
+        return any(sign in entry.get("line", "") for sign in _VALIDATOR)
+    return True
+
+
+def _descriptors(server: Server) -> dict[int, int]:
+    return {process.pid: process.num_fds() for process in [server.caddy, *server.workers()]}
+
+
+def _persisting(problems: Callable[[], list[str]]) -> list[str]:
+    """What `problems` still names after a while: closing and exiting take their time."""
+    with suppress(AssertionError, psutil.Error):
+        wait_until(lambda: not problems(), "end of it", 5)
+    return problems()

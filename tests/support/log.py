@@ -1,0 +1,65 @@
+"""Caddy's log, read back."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from support.polling import wait_until
+
+Entry = dict[str, Any]
+
+
+class Log:
+    """What Caddy wrote to standard error: JSON entries, one to a line.
+
+    A line that is not JSON (Go's own panic trace, say) becomes an entry of level "raw" with the line as its "msg".
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def position(self) -> int:
+        """Where the log ends now, for `entries` and `wait_for`."""
+        return self.path.stat().st_size
+
+    def entries(self, since: int = 0) -> list[Entry]:
+        """The complete entries after position `since`."""
+        return list(self._parse(since))
+
+    def wait_for(self, wanted: Callable[[Entry], object], since: int = 0, seconds: float = 15) -> Entry:
+        """The first entry after `since` for which `wanted` is true; AssertionError if it does not come in time."""
+
+        def find() -> Entry | None:
+            return next((entry for entry in self._parse(since) if wanted(entry)), None)
+
+        entry = wait_until(find, f"such entry in the log {self.path}", seconds)
+        assert entry is not None
+        return entry
+
+    def errors(self, since: int = 0) -> list[Entry]:
+        """The entries after `since` that say that something went wrong: above warn, and raw lines."""
+        return [entry for entry in self._parse(since) if entry["level"] not in ("debug", "info", "warn")]
+
+    def output(self, stream: str | None = None, since: int = 0) -> list[str]:
+        """The lines that workers wrote to `stream` ("stdout" or "stderr"), or to both."""
+        return [
+            entry["line"]
+            for entry in self._parse(since)
+            if entry["msg"] == "worker output" and stream in (None, entry["stream"])
+        ]
+
+    def tail(self, lines: int = 40) -> str:
+        """The last lines as they are, for a person to read."""
+        return "\n".join(self.path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _parse(self, since: int) -> Iterator[Entry]:
+        with open(self.path, "rb") as file:
+            file.seek(since)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    yield {"level": "raw", "msg": line.decode(errors="replace").rstrip("\n")}

@@ -1,0 +1,29 @@
+"""Free ports, kept free until they are used."""
+
+import socket
+
+
+class Port:
+    """A TCP port of 127.0.0.1 that nobody else gets until `release`.
+
+    A socket that never listens is bound to it. Caddy binds the same port beside it, because both set SO_REUSEPORT;
+    connections are refused until Caddy listens, and no other process is handed the number meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number: int = self._socket.getsockname()[1]
+
+    def accepts(self) -> bool:
+        """Whether somebody listens on the port."""
+        try:
+            socket.create_connection(("127.0.0.1", self.number), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Give the number back."""
+        self._socket.close()

@@ -1,0 +1,221 @@
+"""A running Caddy."""
+
+import os
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import psutil
+
+from support.log import Log
+from support.polling import wait_until
+from support.ports import Port
+from support.worker import Worker
+
+CADDY = Path(__file__).resolve().parent.parent.parent / "bin" / "caddy"
+
+# The environment variable that marks what a server started, however deep, even after its parent has gone.
+_MARK = "E2E_SERVER"
+
+
+class Server:
+    """One `caddy` process with what belongs to it.
+
+    Attributes:
+        url: where the site answers, "http://127.0.0.1:PORT".
+        log: what Caddy wrote to standard error, parsed.
+        folder: a folder of this server alone; `folder / "tmp"` is TMPDIR of Caddy and its workers.
+        client: an httpx client of `url` that follows no redirects; the check after each test closes it.
+        process: the Caddy process, once started.
+
+    `get`, `post` and `request` are the client's.
+    """
+
+    def __init__(self, folder: Path, worker: Worker, env: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.worker = worker
+        self.port = Port()
+        self.admin = Port()
+        self.url = f"http://127.0.0.1:{self.port.number}"
+        self.tmp = folder / "tmp"
+        self.tmp.mkdir(parents=True)
+        self._mark = uuid.uuid4().hex
+        self._env = isolated_environment(folder) | {_MARK: self._mark} | dict(env or {})
+        self._stderr: IO[bytes] = open(folder / "caddy.log", "wb")
+        self.log = Log(folder / "caddy.log")
+        self.process: subprocess.Popen[bytes] | None = None
+        self._client: httpx.Client | None = None
+
+    # Start and stop.
+
+    def start(self, site: str, options: str = "") -> None:
+        """Run `caddy run` with this site and wait until it accepts connections.
+
+        Args:
+            site: the inside of the site block.
+            options: further global options.
+
+        Raises:
+            AssertionError: Caddy ended instead; the message carries its log.
+        """
+        self.write_caddyfile(site, options)
+        self.launch("run", "--config", str(self.caddyfile))
+        self.wait_ready()
+
+    def launch(self, *arguments: str) -> None:
+        """Start `caddy` with these arguments and do not wait for anything."""
+        assert self.process is None, "this server was started before"
+        self.process = subprocess.Popen(
+            [str(CADDY), *arguments],
+            cwd=self.folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._stderr,
+            stderr=self._stderr,
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until the port accepts connections."""
+        process = self._started()
+        wait_until(lambda: self.port.accepts() or process.poll() is not None, f"listener on {self.url}", 60)
+        if process.poll() is not None:
+            raise AssertionError(f"caddy ended with status {process.returncode}:\n{self.log.path.read_text()}")
+
+    def wait_exit(self, seconds: float = 30) -> int:
+        """Wait until Caddy has ended by itself; its exit status."""
+        return self._started().wait(seconds)
+
+    def stop(self, seconds: float = 20) -> int:
+        """Ask Caddy to stop as `docker stop` or systemd would, and return its exit status."""
+        process = self._started()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        return process.wait(seconds)
+
+    def close(self) -> None:
+        """Stop without a word, whatever state it is in, and kill what it leaves."""
+        self.close_client()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for process in self.processes():
+            process.kill()
+        self._stderr.close()
+        self.port.release()
+        self.admin.release()
+
+    # Configuration.
+
+    @property
+    def caddyfile(self) -> Path:
+        """The file that `start` and `reload` write."""
+        return self.folder / "Caddyfile"
+
+    def write_caddyfile(self, site: str, options: str = "") -> None:
+        """Write the Caddyfile of this server."""
+        self.caddyfile.write_text(
+            f"{{\nadmin 127.0.0.1:{self.admin.number}\npersist_config off\nauto_https off\n{options}\n}}\n"
+            f"{self.worker.caddyfile()}"
+            f"http://:{self.port.number} {{\nbind 127.0.0.1\n{site}\n}}\n"
+        )
+
+    def reload(self, site: str, options: str = "", *, force: bool = False) -> None:
+        """Run `caddy reload` with a new site; AssertionError with its output if it fails."""
+        self.write_caddyfile(site, options)
+        address = f"127.0.0.1:{self.admin.number}"
+        result = self.command("reload", "--config", str(self.caddyfile), "--address", address, *["--force"] * force)
+        assert result.returncode == 0, result.stderr
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run another `caddy` command in this server's environment to its end."""
+        return subprocess.run(
+            [str(CADDY), *arguments],
+            cwd=self.folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    # Processes.
+
+    @property
+    def caddy(self) -> psutil.Process:
+        """The Caddy process, seen by psutil."""
+        return psutil.Process(self._started().pid)
+
+    def workers(self) -> list[psutil.Process]:
+        """The worker processes: Caddy's children."""
+        return self.caddy.children()
+
+    def worker_pids(self) -> set[int]:
+        """The workers' process ids."""
+        return {process.pid for process in self.workers()}
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that this server started, at any depth, orphans too."""
+        return [process for process in psutil.process_iter() if self._owns(process)]
+
+    def _owns(self, process: psutil.Process) -> bool:
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE and process.environ().get(_MARK) == self._mark
+        except psutil.Error:
+            return False
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        assert self.process is not None, "this server was not started"
+        return self.process
+
+    # Requests.
+
+    @property
+    def client(self) -> httpx.Client:
+        """A client with cookies and connections of its own for each test."""
+        if self._client is None:
+            self._client = self.new_client()
+        return self._client
+
+    def new_client(self, **options: Any) -> httpx.Client:
+        """A further client, which the test closes itself; `options` are those of httpx.Client."""
+        return httpx.Client(**({"base_url": self.url, "trust_env": False, "timeout": 30} | options))
+
+    def close_client(self) -> None:
+        """Close `client` with its connections; the next use makes a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """httpx's request."""
+        return self.client.request(method, path, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        """httpx's get."""
+        return self.client.get(path, **options)
+
+    def post(self, path: str, **options: Any) -> httpx.Response:
+        """httpx's post."""
+        return self.client.post(path, **options)
+
+    def connect(self) -> socket.socket:
+        """A raw connection, for what a proper HTTP client would not send."""
+        return socket.create_connection(("127.0.0.1", self.port.number), timeout=30)
+
+
+def isolated_environment(folder: Path) -> dict[str, str]:
+    """The environment of a command that keeps all its files in `folder` and sees none of the user's."""
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+    home = folder / "home"
+    return kept | {
+        "HOME": str(home),
+        "TMPDIR": str(folder / "tmp"),
+        "XDG_CONFIG_HOME": str(home / "config"),
+        "XDG_DATA_HOME": str(home / "data"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }

@@ -1,0 +1,44 @@
+"""What the suite is run with: the interpreter and the runtime of the workers."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+APPS = Path(__file__).resolve().parent.parent / "apps"
+
+# How workers may run; every end-to-end test runs with each.
+RUNTIMES = ("process",)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One way to run workers.
+
+    Attributes:
+        python: the interpreter, in a virtual environment with everything of tests/requirements.txt.
+        version: its version, as in "3.13".
+        runtime: the value of `workers_runtime`.
+    """
+
+    python: Path
+    version: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.runtime}"
+
+    @property
+    def venv(self) -> Path:
+        """The virtual environment of the interpreter."""
+        return self.python.parent.parent
+
+    def caddyfile(self) -> str:
+        """The snippet that `import worker` stands for."""
+        return f"(worker) {{\npython_path {self.python}\nworkers_runtime {self.runtime}\nworking_dir {APPS}\n}}\n"
+
+
+def workers(pythons: list[str]) -> list[Worker]:
+    """Every way to run workers on these interpreters."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    versions = {python: subprocess.check_output([python, "-c", program], text=True).strip() for python in pythons}
+    return [Worker(Path(python), versions[python], runtime) for python in pythons for runtime in RUNTIMES]

@@ -1,0 +1,55 @@
+"""Run every Go fuzz target for a short time, and insist that each has really run."""
+
+import argparse
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from golang import go, go_environment
+from workspace import ROOT, fail, output
+
+SECONDS = 10
+FLOOR = 20_000  # inputs; a target that runs does 10 to 100 times as many in this time
+
+
+def main() -> None:
+    """Run the fuzz targets one after another; the first failure, or too few inputs, fails the command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="for each target (default: %(default)s)")
+    parser.add_argument("--floor", type=int, default=FLOOR, help="inputs each must execute (default: %(default)s)")
+    arguments = parser.parse_args()
+    targets = list(_targets())
+    if not targets:
+        fail("no fuzz target found")
+    for package, target in targets:
+        executed = _fuzz(package, target, arguments.seconds)
+        if executed < arguments.floor:
+            fail(f"{target} in {package} executed {executed} inputs; at least {arguments.floor} were expected")
+        print(f"ok\t{package}\t{target}\t{executed} inputs", flush=True)
+
+
+def _targets() -> Iterator[tuple[str, str]]:
+    """(package, target) of every fuzz target of the module."""
+    template = "{{range .TestGoFiles}}{{$.ImportPath}} {{$.Dir}}/{{.}}\n{{end}}"
+    for line in output(go(), "list", "-f", template, "./...", env=go_environment()).splitlines():
+        if line:
+            package, test_file = line.split(maxsplit=1)
+            for target in re.findall(r"^func (Fuzz\w*)\(", Path(test_file).read_text(), re.MULTILINE):
+                yield package, target
+
+
+def _fuzz(package: str, target: str, seconds: int) -> int:
+    """How many inputs the target executed."""
+    command = [str(go()), "test", "-run=^$", f"-fuzz=^{target}$", f"-fuzztime={seconds}s", package]
+    result = subprocess.run(
+        command, cwd=ROOT, env=go_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if result.returncode != 0:
+        print(result.stdout)
+        fail(f"{target} in {package} failed")
+    return max((int(count) for count in re.findall(r"execs: (\d+)", result.stdout)), default=0)
+
+
+if __name__ == "__main__":
+    main()

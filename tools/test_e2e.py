@@ -1,0 +1,21 @@
+"""Run the end-to-end tests on bin/caddy. Arguments go to pytest: `python3 tools/test_e2e.py -k flask`."""
+
+import sys
+
+import pythons
+from workspace import BINARY, ROOT, environment, fail, run
+
+
+def main() -> None:
+    """pytest over tests/, which runs each test with workers on every interpreter that is here."""
+    if not BINARY.exists():
+        fail("there is no bin/caddy; run `make build` first")
+    found = pythons.find()
+    workers = [f"--worker-python={pythons.test_venv(python) / 'bin/python'}" for python in found]
+    runner = pythons.test_venv(found[-1]) / "bin/python"
+    env = environment(PYTHONDONTWRITEBYTECODE="1")
+    run(runner, "-m", "pytest", *workers, *sys.argv[1:], cwd=ROOT / "tests", env=env)
+
+
+if __name__ == "__main__":
+    main()
