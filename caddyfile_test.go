@@ -8,11 +8,14 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 )
@@ -209,4 +212,37 @@ func TestCaddyfileAcceptsPlaceholders(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// A block that is accepted is a valid configuration, and its JSON is the same configuration.
+func FuzzCaddyfile(f *testing.F) {
+	for _, seed := range []string{
+		"python main:app", "python {\nmodule_asgi a:b\nworkers 2\nenv_var A \"\"\n}", "python {\nmodule_wsgi a:b {\n}\n}",
+		"python {\nmodule_wsgi a:b\nstart_timeout 1d\nroot_path /\nenv_file {env.X}\n}", "python a b {", "python {\n}\n}",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		tokens, err := caddyfile.Tokenize([]byte(text), "Caddyfile")
+		if err != nil || len(tokens) == 0 {
+			return
+		}
+		var c, again Config
+		if c.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)) != nil {
+			return
+		}
+		if err := c.validate(); err != nil {
+			t.Fatal(err)
+		}
+		encoded, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(encoded, &again); err != nil {
+			t.Fatalf("%s: %v", encoded, err)
+		}
+		if utf8.ValidString(text) && !reflect.DeepEqual(c, again) {
+			t.Fatalf("%+v became %+v", c, again)
+		}
+	})
 }

@@ -1,0 +1,345 @@
+package caddysnake
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+func TestDefaults(t *testing.T) {
+	dir := testFolder(t)
+	t.Chdir(dir)
+	python := fakePython(t, dir, "python3")
+	t.Setenv("PATH", dir)
+
+	wsgi := Config{ModuleWSGI: "main:app"}
+	got, err := wsgi.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := settings{
+		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8,
+		WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+
+	asgi := Config{ModuleASGI: "main:app"}
+	got, err = asgi.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Interface, want.Runtime, want.Threads = "asgi", "auto", 1
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEverySettingIsResolved(t *testing.T) {
+	dir := testFolder(t)
+	python := fakePython(t, dir, "python3.12")
+	file := writeFile(t, dir, ".env", "A=file\n")
+	c := Config{
+		ModuleASGI: "pkg.main:Factory.make()", Workers: 3, WorkersRuntime: "process", Runtime: "native", Lifespan: "on",
+		WorkingDir: dir, PythonPath: python, EnvFiles: []string{file}, EnvVars: map[string]string{"B": "var"},
+		StartTimeout: -1, RootPath: "/api/",
+	}
+	got, err := c.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := settings{
+		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: true,
+		WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if path, auto := c.rootPath(); path != "/api" || auto {
+		t.Errorf("root path is %q, auto %v", path, auto)
+	}
+}
+
+func TestRootPath(t *testing.T) {
+	for setting, want := range map[string]string{"": "auto", "auto": "auto", "/": "", "/a": "/a", "/a/b/": "/a/b"} {
+		c := Config{RootPath: setting}
+		got, auto := c.rootPath()
+		if auto {
+			got = "auto"
+		}
+		if got != want {
+			t.Errorf("%q is %q, want %q", setting, got, want)
+		}
+	}
+}
+
+func TestAppSpec(t *testing.T) {
+	for _, spec := range []string{"main:app", "_a.b2:c", "mysite.wsgi:application", "main:obj.attr.app", "main:make_app()", "été:ñ", "a:b.c()"} {
+		if !appSpec.MatchString(spec) {
+			t.Errorf("%q is refused", spec)
+		}
+	}
+	for _, spec := range []string{
+		"", "main", "main:", ":app", "main:app:x", "main app", "main:app(1)", "main:app()()", "main().x:app", "a/b:c", ".a:b",
+		"a.:b", "a..b:c", "1a:b", "a:1", "a:b\n", "a-b:c", "main:app() ", "a:b().c",
+	} {
+		if appSpec.MatchString(spec) {
+			t.Errorf("%q is accepted", spec)
+		}
+	}
+}
+
+// A wrong setting gives one line; these come from JSON, as loaded by Caddy.
+func TestWrongSettings(t *testing.T) {
+	dir := testFolder(t)
+	t.Chdir(dir)
+	fakePython(t, dir, "python3")
+	t.Setenv("PATH", dir)
+	t.Setenv("EMPTY", "")
+	writeFile(t, dir, "file", "")
+	if err := os.MkdirAll("plain/bin", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir("broken", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir, "broken"), "pyvenv.cfg", "")
+
+	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()"
+	const appFolder = "; give the folder that the app is in"
+	const interpreter = "; give the path of a Python interpreter, or the name of one on PATH"
+	tests := []struct{ name, json, want string }{
+		{"no module", `{}`, "no app to run; give module_wsgi module:variable or module_asgi module:variable"},
+		{"both modules", `{"module_wsgi": "a:b", "module_asgi": "a:b"}`,
+			"module_asgi: module_wsgi is given too; one python handler runs one app, keep the one that fits it"},
+		{"module_wsgi", `{"module_wsgi": "main.py"}`, `module_wsgi: "main.py"` + appForms},
+		{"module_asgi", `{"module_asgi": "main:app("}`, `module_asgi: "main:app("` + appForms},
+		{"workers", `{"module_wsgi": "a:b", "workers": -1}`, "workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
+		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "thread"}`, "workers_runtime: thread is not in this version; use process, the default"},
+		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
+			"runtime: gevent is not in this version; with module_asgi use native or uvloop, or leave it out"},
+		{"threads", `{"module_wsgi": "a:b", "threads": -1}`, "threads: -1 is not possible; give 1 or more, or leave it out for 8"},
+		{"threads under ASGI", `{"module_asgi": "a:b", "threads": 1}`,
+			"threads: an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead"},
+		{"lifespan", `{"module_asgi": "a:b", "lifespan": "yes"}`, `lifespan: "yes" is unknown; use on or off`},
+		{"lifespan under WSGI", `{"module_wsgi": "a:b", "lifespan": "on"}`, "lifespan: WSGI has no lifespan protocol; remove it, or use module_asgi"},
+		{"start_timeout", `{"module_wsgi": "a:b", "start_timeout": "-2s"}`,
+			"start_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
+		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},
+		{"no working_dir", `{"module_wsgi": "a:b", "working_dir": "none"}`, `working_dir: "none": no such file or directory` + appFolder},
+		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},
+		{"no venv", `{"module_wsgi": "a:b", "venv_path": ".venv"}`, `venv: ".venv": no such file or directory; create it with python3 -m venv .venv`},
+		{"no virtual environment", `{"module_wsgi": "a:b", "venv_path": "plain"}`,
+			`venv: "plain" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv`},
+		{"broken venv", `{"module_wsgi": "a:b", "venv_path": "broken"}`,
+			`venv: "broken" is broken, bin/python: no such file or directory; create it again with python3 -m venv --clear broken`},
+		{"venv is checked although python_path wins", `{"module_wsgi": "a:b", "venv_path": ".venv", "python_path": "python3"}`,
+			`venv: ".venv": no such file or directory; create it with python3 -m venv .venv`},
+		{"no python_path", `{"module_wsgi": "a:b", "python_path": "./python3.99"}`, `python_path: "./python3.99": no such file or directory` + interpreter},
+		{"python_path not on PATH", `{"module_wsgi": "a:b", "python_path": "python3.99"}`,
+			`python_path: "python3.99": executable file not found in $PATH` + interpreter},
+		{"python_path is no program", `{"module_wsgi": "a:b", "python_path": "./file"}`, `python_path: "./file": permission denied` + interpreter},
+		{"python_path is a folder", `{"module_wsgi": "a:b", "python_path": "./plain"}`, `python_path: "./plain": is a directory` + interpreter},
+		{"env_var", `{"module_wsgi": "a:b", "env_vars": {"PYTHONUNBUFFERED": "0"}}`,
+			"env_var: PYTHONUNBUFFERED is refused, Caddy Snake sets it so that output reaches the log at once; remove it"},
+		{"env_file", `{"module_wsgi": "a:b", "env_files": [".env"]}`, `env_file: ".env" in working_dir ` + dir +
+			": no such file or directory; a relative path must lie within working_dir, symlinks resolved; give an absolute path for a file elsewhere"},
+		{"unknown placeholder", `{"module_wsgi": "{http.request.host}:app"}`,
+			`module_wsgi: "{http.request.host}:app": unrecognized placeholder {http.request.host}; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+		{"empty placeholder", `{"module_wsgi": "a:b", "working_dir": "{env.EMPTY}"}`,
+			`working_dir: "{env.EMPTY}": evaluated placeholder {env.EMPTY} is empty; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var c Config
+			if err := json.Unmarshal([]byte(test.json), &c); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.resolve()
+			if err == nil || err.Error() != test.want {
+				t.Errorf("got  %v\nwant %s", err, test.want)
+			}
+			if _, ok := errors.AsType[*settingError](err); !ok {
+				t.Errorf("%T does not name the setting", err)
+			}
+		})
+	}
+}
+
+func TestNoPythonOnPath(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	c := Config{ModuleWSGI: "a:b"}
+	_, err := c.resolve()
+	want := "python_path: neither python3 nor python is on PATH; install Python 3.10 or newer, or give python_path or venv"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestInterpreter(t *testing.T) {
+	dir := testFolder(t)
+	t.Chdir(dir)
+	for _, folder := range []string{"path", "venv/bin", "app/inner/bin"} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onPath := fakePython(t, filepath.Join(dir, "path"), "python")
+	custom := fakePython(t, dir, "custom")
+	writeFile(t, filepath.Join(dir, "venv"), "pyvenv.cfg", "")
+	writeFile(t, filepath.Join(dir, "app/inner"), "pyvenv.cfg", "")
+	venv, inner := filepath.Join(dir, "venv/bin/python"), filepath.Join(dir, "app/inner/bin/python")
+	link(t, custom, venv)
+	link(t, custom, inner)
+	t.Setenv("PATH", filepath.Join(dir, "path"))
+	t.Setenv("VENV", "venv")
+
+	tests := []struct {
+		name   string
+		config Config
+		want   string
+	}{
+		{"python, when there is no python3", Config{}, onPath},
+		{"a virtual environment's, not what it links to", Config{VenvPath: "venv"}, venv},
+		{"an absolute virtual environment", Config{VenvPath: filepath.Join(dir, "venv"), WorkingDir: "app"}, venv},
+		{"relative to Caddy's directory, not to working_dir", Config{VenvPath: "venv", WorkingDir: "app"}, venv},
+		{"in working_dir, when it is only there", Config{VenvPath: "inner", WorkingDir: "app"}, inner},
+		{"a placeholder", Config{VenvPath: "{env.VENV}"}, venv},
+		{"python_path wins over the virtual environment", Config{VenvPath: "venv", PythonPath: "./custom"}, custom},
+		{"a command on PATH", Config{PythonPath: "python"}, onPath},
+		{"relative to working_dir, when it is only there", Config{PythonPath: "inner/bin/python", WorkingDir: "app"}, inner},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.config.ModuleWSGI = "main:app"
+			got, err := test.config.resolve()
+			if err != nil || got.Python != test.want {
+				t.Errorf("got %q, %v, want %q", got.Python, err, test.want)
+			}
+		})
+	}
+}
+
+func TestWorkingDirIsItsRealPath(t *testing.T) {
+	dir := testFolder(t)
+	t.Chdir(dir)
+	fakePython(t, dir, "python3")
+	t.Setenv("PATH", dir)
+	if err := os.Mkdir("release-1", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	link(t, "release-1", "current")
+
+	c := Config{ModuleWSGI: "main:app", WorkingDir: "current"}
+	got, err := c.resolve()
+	if want := filepath.Join(dir, "release-1"); err != nil || got.WorkingDir != want {
+		t.Errorf("got %q, %v, want %q", got.WorkingDir, err, want)
+	}
+}
+
+func TestPlaceholdersInEnvVars(t *testing.T) {
+	dir := testFolder(t)
+	fakePython(t, dir, "python3")
+	t.Setenv("PATH", dir)
+	t.Setenv("SECRET", "s3cret")
+	c := Config{ModuleWSGI: "main:app", WorkingDir: dir, EnvVars: map[string]string{"A": "{env.SECRET}", "B": `{"json": {}}`}}
+	got, err := c.resolve()
+	if want := []string{"A=s3cret", `B={"json": {}}`}; err != nil || !reflect.DeepEqual(got.Env, want) {
+		t.Errorf("got %q, %v, want %q", got.Env, err, want)
+	}
+}
+
+// Whatever differs between two settings, their keys differ.
+func TestKeyHoldsEverySetting(t *testing.T) {
+	base := settings{Env: []string{"A=1"}}
+	keys := map[string]string{base.key(): "nothing"}
+	value := reflect.ValueOf(&base).Elem()
+	for i := range value.NumField() {
+		changed := base
+		name, field := value.Type().Field(i).Name, reflect.ValueOf(&changed).Elem().Field(i)
+		switch field.Kind() {
+		case reflect.String:
+			field.SetString("x")
+		case reflect.Bool:
+			field.SetBool(true)
+		case reflect.Int, reflect.Int64:
+			field.SetInt(7)
+		default:
+			changed.Env = []string{"A=2"}
+		}
+		if other, taken := keys[changed.key()]; taken {
+			t.Errorf("changing %s gives the key of changing %s", name, other)
+		}
+		keys[changed.key()] = name
+	}
+	if (settings{Env: []string{`A=1", "B=2`}}).key() == (settings{Env: []string{"A=1", "B=2"}}).key() {
+		t.Error("a value is taken for two variables")
+	}
+	if (settings{Env: []string{"A=\xff"}}).key() == (settings{Env: []string{"A=\xfe"}}).key() {
+		t.Error("bytes that are not UTF-8 are not told apart")
+	}
+}
+
+// `caddy validate` provisions everything: that must find mistakes and start no Python.
+func TestValidateStartsNoPython(t *testing.T) {
+	dir := testFolder(t)
+	started := filepath.Join(dir, "started")
+	python := filepath.Join(dir, "python")
+	if err := os.WriteFile(python, []byte("#!/bin/sh\ntouch '"+started+"'\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	validate := func(directive string) error {
+		config, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte("{\nadmin off\n}\nhttp://:0 {\n"+directive+"\n}"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var parsed caddy.Config
+		if err := json.Unmarshal(config, &parsed); err != nil {
+			t.Fatal(err)
+		}
+		return caddy.Validate(&parsed)
+	}
+
+	if err := validate("python {\nmodule_wsgi main:app\npython_path " + python + "\n}"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(started); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Python was started: %v", err)
+	}
+	err := validate("python {\nmodule_wsgi main:app\nworking_dir " + dir + "/none\npython_path " + python + "\n}")
+	want := `provision http.handlers.python: working_dir: "` + dir + `/none": no such file or directory; give the folder that the app is in`
+	if err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v\nwant it to end in %s", err, want)
+	}
+}
+
+// testFolder returns the real path of a folder of the test's own.
+func testFolder(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// fakePython makes a program that nothing is to start.
+func fakePython(t *testing.T, dir, name string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte("#!/bin/sh\nexit 99\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
