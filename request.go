@@ -119,7 +119,9 @@ func (r *request) hidden(name string) bool {
 }
 
 // hasBody tells whether the request has a body, or may have one.
-func (r *request) hasBody() bool { return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody }
+func (r *request) hasBody() bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
 
 // firstItem returns the first of a comma-separated list.
 func firstItem(list string) string {
