@@ -1,0 +1,65 @@
+"""The process around a worker: `PYTHON <folder>/caddysnake FD RUNTIME APP`, started by Caddy.
+
+Everything that concerns the whole process is here and nowhere else: sys.path, signals, the exit.
+"""
+
+import os
+import sys
+
+# Python has put this folder itself first; its modules must not stand in for the app's own `wsgi` or `threads`.
+sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
+
+import select  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from types import FrameType  # noqa: E402
+
+from caddysnake import worker  # noqa: E402
+
+GRACE = 1.0  # seconds to exit in an orderly way after Caddy has gone
+
+
+def main() -> int:
+    """Runs one worker on the socket whose descriptor is FD, and returns the exit status."""
+    if len(sys.argv) != 4 or not sys.argv[1].isdigit():
+        print("caddysnake: this is started by Caddy; see https://github.com/mliezun/caddy-snake", file=sys.stderr)
+        return 2
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock.set_inheritable(False)
+    # Caddy has made working_dir the current directory. An app finds its own modules, and no arguments that are not its.
+    sys.path[0] = os.getcwd()
+    del sys.argv[1:]
+    _leave_signals_to_caddy()
+    threading.Thread(target=_exit_with_caddy, args=(sock.fileno(),), name="caddy-watch", daemon=True).start()
+    return worker.run(sock)
+
+
+def _leave_signals_to_caddy() -> None:
+    """Ctrl-C and a service manager signal the whole group; Caddy says when a worker stops, after its requests.
+
+    Handlers, not SIG_IGN, which the app's child processes would inherit through exec; a fork of the app obeys.
+    """
+    worker_pid = os.getpid()
+
+    def ignore(number: int, _: FrameType | None) -> None:
+        if os.getpid() != worker_pid:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGINT, ignore)
+    signal.signal(signal.SIGTERM, ignore)
+
+
+def _exit_with_caddy(descriptor: int) -> None:
+    """Ends the process soon after Caddy has gone, whatever the app does: even while it is imported."""
+    poll = select.poll()
+    poll.register(descriptor, 0)  # only POLLHUP
+    poll.poll()
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,428 @@
+"""ASGI HTTP (spec 3.0, HTTP 2.5): from a REQUEST to a task that runs the app, and from its messages to a RESPONSE."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import Callable
+from marshal import dumps
+from time import monotonic
+from typing import Any
+
+from . import importer, wire
+from .errors import StartError, describe
+from .headers import ByteHeaders
+from .lifespan import Lifespan
+from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, pack_header
+
+App = Callable[..., Any]
+
+HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
+_MAX_HELD = 64 << 10  # bytes
+
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class ClientGone(OSError):
+    """The client has gone: nothing more can be sent to it (ASGI HTTP 2.4, "Disconnected Client")."""
+
+
+def new_loop(runtime: str) -> tuple[asyncio.AbstractEventLoop, str]:
+    """Returns an event loop for "native", "uvloop" or "auto", and a warning for the log or "".
+
+    Raises StartError if uvloop is asked for and not installed.
+    """
+    if runtime != "native":
+        try:
+            import uvloop
+        except ImportError as exc:
+            fix = f"install it with `{sys.executable} -m pip install uvloop`"
+            warning = f"uvloop is not installed, asyncio runs the app: {fix}, or say `runtime native`"
+            if runtime == "uvloop":
+                raise StartError(f"runtime uvloop: uvloop is not installed ({exc}): {fix}") from None
+            return asyncio.new_event_loop(), warning
+        return uvloop.new_event_loop(), ""
+    return asyncio.new_event_loop(), ""
+
+
+async def serve(
+    sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
+) -> None:
+    """Imports the app, runs its lifespan startup, calls `ready()`, serves until STOP or end of file, runs shutdown.
+
+    Raises StartError, or what broke the connection.
+    """
+    # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
+    app = importer.load(settings["app"], "asgi")
+    server = Server(sock, decoder, app)
+    lifespan = Lifespan(app, server.log) if settings["lifespan"] else None
+    if lifespan is not None:
+        await lifespan.startup()
+        server.state = lifespan.state
+    ready()
+    await server.serve()
+    if lifespan is not None:
+        await lifespan.shutdown()
+    server.flush()
+
+
+class Server:
+    """Serves one connection on the running event loop. Everything happens in the loop's thread."""
+
+    def __init__(self, sock: socket.socket, decoder: wire.Decoder, app: App) -> None:
+        self.state: dict[str, Any] | None = None  # of the lifespan, copied into each scope
+        self.headers = ByteHeaders()
+        self.streams: dict[int, Request] = {}  # open, and still running
+        self.running: set[Request] = set()  # those whose app has not returned
+        self.starts: list[Request] = []  # have a head that waits for the first part of the body
+        self.loop = asyncio.get_running_loop()
+        self._app = app
+        self._sock = sock
+        self._decoder = decoder
+        self._last = 0  # the highest stream number used
+        self._out: list[bytes] = []
+        self._out_size = 0
+        self._held_since = 0.0
+        self._flushing = False  # a flush will come in this turn of the loop
+        self._unsent = b""  # what the socket did not take
+        self._stopping = False
+        self._finished: asyncio.Future[None] = self.loop.create_future()
+
+    async def serve(self) -> None:
+        """Returns when STOP has come and all requests are through, or when Caddy has gone."""
+        self._sock.setblocking(False)
+        self.loop.add_reader(self._sock.fileno(), self._on_readable)
+        # What came together with START.
+        self.loop.call_soon(self._take_frames)
+        try:
+            await self._finished
+        finally:
+            self.loop.remove_reader(self._sock.fileno())
+            self._sock.setblocking(True)
+
+    def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
+        """Adds a frame to what leaves at the end of this turn of the loop."""
+        self._out += (prefix, head, data)
+        self._out_size += HEADER_SIZE + len(head) + len(data)
+        if self._out_size >= _MAX_HELD:
+            self.flush()
+        elif not self._flushing:
+            self.flush_soon()
+
+    def flush_soon(self) -> None:
+        """Makes sure that a flush comes in this turn of the loop."""
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._end_turn)
+
+    def flush(self) -> None:
+        """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
+        for request in self.starts:
+            request.send_start()
+        self.starts.clear()
+        if self._unsent or not self._out:
+            return
+        data = b"".join(self._out)
+        self._out.clear()
+        self._out_size = 0
+        sent = self._send(data)
+        if sent < len(data):
+            self._unsent = data[sent:]
+            self.loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def log(self, level: str, message: str, **fields: str | int | float | bool) -> None:
+        """Adds an entry to Caddy's log."""
+        self.put(wire.log(level, message, **fields), b"", b"")
+
+    def through(self, request: Request) -> None:
+        """The app has returned from a request that did not end in its first step."""
+        self.running.discard(request)
+        self._check_finished()
+
+    def _on_readable(self) -> None:
+        try:
+            count = self._sock.recv_into(self._decoder.room())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._lose()
+            return
+        self._decoder.fill(count)
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        self._flushing = True  # at the end of this method
+        following, begin = self._decoder.next, self._begin
+        try:
+            while (frame := following()) is not None:
+                kind, number, head, data = frame
+                if kind & ~END == wire.REQUEST:
+                    begin(number, head, data, kind >= END)
+                else:
+                    self._on_frame(kind, number, data)
+        except Exception as exc:
+            if not self._finished.done():
+                self._finished.set_exception(exc)
+        self._end_turn()
+
+    def _begin(self, number: int, scope: dict[str, Any], data: bytes, ended: bool) -> None:
+        # Who is done must not wait for those who take long: they all share this turn.
+        if self._out and monotonic() - self._held_since > HOLD:
+            self.flush()
+        if not self._out:
+            self._held_since = monotonic()
+        self._last = number
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        request = Request(self, number, data, ended)
+        # In a context of its own: a copy of this callback's, in which nothing is ever set.
+        task = asyncio.Task(request.run(self._app, scope), loop=self.loop, **_EAGER)
+        if not task.done():
+            request.task = task
+            self.running.add(request)
+            if not request.closed:
+                self.streams[number] = request
+
+    def _on_frame(self, kind: int, number: int, data: bytes) -> None:
+        if kind == wire.STOP:
+            self._stopping = True
+            self._check_finished()
+            return
+        if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
+            raise wire.ProtocolError(f"a frame of type {kind & ~END}")
+        request = self.streams.get(number)
+        if request is None:
+            if (number - self._last - 1) & 0xFFFFFFFF < 1 << 31:
+                raise wire.ProtocolError(f"a frame for stream {number}, which was never used")
+            return  # late: it has been closed
+        if kind & ~END == wire.DATA:
+            request.feed(data, kind >= END)
+        elif kind == wire.CREDIT:
+            request.credit += wire.credit_size(data)
+        else:
+            request.gone = True
+        request.wake()
+
+    def _check_finished(self) -> None:
+        if self._stopping and not self.running and not self._finished.done():
+            self._finished.set_result(None)
+
+    def _end_turn(self) -> None:
+        self._flushing = False
+        self.flush()
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.loop.call_soon(self._lose)
+            return len(data)
+
+    def _on_writable(self) -> None:
+        self._unsent = self._unsent[self._send(self._unsent) :]
+        if not self._unsent:
+            self.loop.remove_writer(self._sock.fileno())
+            self.flush()
+
+    def _lose(self) -> None:
+        """Caddy has gone: nobody waits for an answer any more."""
+        self.loop.remove_reader(self._sock.fileno())
+        self._stopping = True
+        for request in list(self.running):
+            request.gone = True
+            request.wake()
+            if request.task is not None:
+                request.task.cancel()
+        self._check_finished()
+
+
+class Request:
+    """One HTTP request: its `receive` and `send`, and what they share."""
+
+    __slots__ = (
+        "_body",
+        "_event",
+        "_first",
+        "_head",
+        "_server",
+        "_started",
+        "_stream",
+        "closed",
+        "credit",
+        "gone",
+        "task",
+    )
+
+    def __init__(self, server: Server, stream: int, data: bytes, ended: bool) -> None:
+        self._server = server
+        self._stream = stream
+        self._first: bytes | None = data  # the first part of the body; None: the last part has been received
+        self._body: wire.Body | None = None if ended else wire.Body(data)
+        self._head: bytes | None = None  # of RESPONSE, until that is sent
+        self._started = False  # http.response.start has come
+        self._event: asyncio.Event | None = None  # pulsed when anything below or in _body changes
+        self.credit = WINDOW  # bytes of data that may be sent
+        self.gone = False  # the client or Caddy has gone
+        self.closed = False  # the closing frame has been sent
+        self.task: asyncio.Task[None] | None = None
+
+    async def run(self, app: App, scope: dict[str, Any]) -> None:
+        """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
+        try:
+            await app(scope, self.receive, self.send)
+            if not self.closed:
+                self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
+        except BaseException as exc:
+            self._fail(exc)
+        if self.task is not None:
+            self._server.through(self)
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI receive(): http.request until the body has been received, then http.disconnect when it is over."""
+        body = self._body
+        if body is None:
+            data = self._first
+            if data is not None and not self.gone and not self.closed:
+                self._first = None
+                return {"type": "http.request", "body": data, "more_body": False}
+        elif self._first is not None:
+            while not self.gone and not self.closed:
+                size = body.grant()
+                if size:
+                    self._server.put(wire.credit(self._stream, size), b"", b"")
+                data = body.take()
+                if data is not None or body.ended:
+                    more = not body.finished
+                    if not more:
+                        self._first = None
+                    return {"type": "http.request", "body": data or b"", "more_body": more}
+                await self._change()
+        while not self.gone and not self.closed:
+            await self._change()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI send(). Waits while the client is slow.
+
+        Raises ClientGone, RuntimeError for a message out of order, TypeError or ValueError for what cannot be sent.
+        """
+        if self.gone:
+            raise ClientGone("the client has gone")
+        kind = message["type"]
+        if kind == "http.response.body":
+            if not self._started:
+                raise RuntimeError("http.response.body was sent before http.response.start")
+            if self.closed:
+                raise RuntimeError("http.response.body was sent after the end of the response")
+            data = message.get("body", b"")
+            if type(data) is not bytes:
+                data = _to_bytes(data)
+            end = not message.get("more_body", False)
+            size = len(data)
+            if size > MAX_DATA or size > self.credit:
+                await self._send_parts(data, end)
+            elif size or end:
+                self._send_data(data, end)
+        elif kind == "http.response.start":
+            if self._started:
+                raise RuntimeError("http.response.start was sent twice")
+            status = message["status"]
+            if type(status) is not int:
+                status = int(status)  # HTTPStatus
+            if not 200 <= status <= 999:
+                raise ValueError(f"the status of a response is 200 or more, not {status}")
+            server = self._server
+            headers = server.headers.check(message.get("headers", ()))
+            self._head = dumps((status, headers), wire.MARSHAL_VERSION)
+            self._started = True
+            server.starts.append(self)
+            server.flush_soon()
+        else:
+            raise RuntimeError(f"unexpected message {kind!r}")
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Takes one DATA frame. Raises ProtocolError."""
+        if self._body is None:
+            raise wire.ProtocolError("a body that goes on after its end")
+        self._body.feed(data, ended)
+
+    def wake(self) -> None:
+        """Wakes all who wait for a change."""
+        if self._event is not None:
+            self._event.set()
+            self._event.clear()
+
+    def send_start(self) -> None:
+        """Sends the head alone if the body has not come so far."""
+        if self._head is not None and not self.closed:
+            self._send_data(b"", False)
+
+    def _send_data(self, data: bytes, end: bool) -> None:
+        """Sends one frame: RESPONSE if the head has not been sent, else DATA."""
+        size = len(data)
+        head = self._head
+        if head is None:
+            kind, head = wire.DATA, b""
+        else:
+            kind = wire.RESPONSE
+            self._head = None
+        if end:
+            kind |= END
+            self._end()
+        self.credit -= size
+        self._server.put(pack_header(len(head) + size, self._stream, len(head) << 8 | kind), head, data)
+
+    async def _send_parts(self, data: bytes, end: bool) -> None:
+        at, size = 0, len(data)
+        while True:
+            part = min(size - at, self.credit, MAX_DATA)
+            if part:
+                self._send_data(data[at : at + part], end and at + part == size)
+                at += part
+            if at == size:
+                return
+            while not self.credit:
+                await self._change()
+                if self.gone:
+                    raise ClientGone("the client has gone")
+                if self.closed:
+                    raise RuntimeError("http.response.body was sent after the end of the response")
+
+    def _end(self) -> None:
+        self.closed = True
+        self._server.streams.pop(self._stream, None)
+        self.wake()
+
+    def _close(self, kind: int, head: object) -> None:
+        self._end()
+        self._server.put(wire.frame(kind, self._stream, head), b"", b"")
+
+    async def _change(self) -> None:
+        """Returns when anything has changed."""
+        if self._event is None:
+            self._event = asyncio.Event()
+        await self._event.wait()
+
+    def _fail(self, exc: BaseException) -> None:
+        expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
+        if self.gone and not self.closed:
+            self._close(wire.RESET, None)
+            if expected:
+                return
+        message, trace = describe(exc)
+        if not self.closed:
+            self._close(wire.ERROR, (message, trace))
+        elif not (self.gone and expected):
+            level = "debug" if self.gone else "error"
+            self._server.log(level, "app raised after its response", error=message, traceback=trace)
+
+
+def _to_bytes(data: object) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"the body of http.response.body is bytes, not {type(data).__name__}")

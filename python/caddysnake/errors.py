@@ -1,0 +1,44 @@
+"""What went wrong, in the two texts that Caddy logs: one line, and a traceback that begins in the user's code."""
+
+from __future__ import annotations
+
+import os
+import traceback
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_MAX_MESSAGE = 8 << 10  # characters; an exception may carry a megabyte
+_MAX_TRACEBACK = 128 << 10
+
+
+class StartError(Exception):
+    """The app cannot be served. `str()` is one line for the user; `trace` is the app's traceback or ""."""
+
+    def __init__(self, message: str, trace: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+def describe(exc: BaseException) -> tuple[str, str]:
+    """Returns one line such as "ValueError: boom", and the whole traceback without this package's own frames on top.
+
+    Both are bounded in length and can be encoded as UTF-8.
+    """
+    name = type(exc).__qualname__
+    try:
+        text = str(exc)
+    except Exception:  # a broken __str__ must not hide the error itself
+        text = "<no message: its __str__ raises>"
+    message = f"{name}: {text}" if text else name
+    frames = exc.__traceback__
+    while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    trace = "".join(traceback.format_exception(type(exc), exc, frames))
+    return _utf8(message[:_MAX_MESSAGE]), _utf8(trace[-_MAX_TRACEBACK:])
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_PACKAGE, "<frozen importlib")) or "/importlib/__init__.py" in filename
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,136 @@
+"""Which response headers an app may send (RFC 9110 section 5, PEP 3333, ASGI HTTP), checked once per distinct header.
+
+A name is a token; a value has no CR, LF or NUL. Headers about the connection are Caddy's own business (PEP 3333 "Other
+HTTP Features" forbids them, ASGI has the server ignore them): they are left out, so that an app that sets
+`Connection` works as it did behind other servers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from .errors import describe
+
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+_CACHE = 2048  # distinct headers remembered by one worker
+_CACHED_VALUE = 256  # longest value remembered
+
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_has_control = re.compile(r"[\r\n\0]").search
+
+
+class TextHeaders:
+    """The headers of WSGI responses: a cache from (name, value) to what is known of it. One per worker.
+
+    Threads share it: a race costs a second look at a header, nothing else.
+    """
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        # None for an ordinary header, the number for a Content-Length
+        self._known: dict[tuple[str, str], int | None] = {}
+
+    def check(self, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
+        """Returns a new list to send and the Content-Length in it, or None.
+
+        Raises TypeError or ValueError that names the header and what is wrong with it.
+        """
+        known = self._known
+        length = None
+        try:
+            for pair in headers:
+                size = known[pair]
+                if size is not None:
+                    length = size
+            return list(headers), length
+        except (KeyError, TypeError):
+            return self._check_slowly(headers)
+
+    def _check_slowly(self, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
+        result = []
+        length = None
+        for pair in headers:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"a response header is a (name, value) tuple, not {pair!r}") from None
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"the name and value of a response header are str: {name!r}: {value!r}")
+            name, value = str.__str__(name), str.__str__(value)  # a subclass of str cannot be marshalled
+            check_pair(name, value)
+            if (lower := name.lower()) in HOP_BY_HOP:
+                continue
+            size = content_length(value) if lower == "content-length" else None
+            length = length if size is None else size
+            result.append((name, value))
+            if len(value) <= _CACHED_VALUE:
+                if len(self._known) >= _CACHE:
+                    self._known.clear()
+                self._known[name, value] = size
+        return result, length
+
+
+class ByteHeaders:
+    """The headers of ASGI responses: a cache from a pair to the same with its name in lower case. One per worker."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+
+    def check(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
+        """Returns a new list to send. Raises TypeError or ValueError that names the header and what is wrong."""
+        if type(headers) is not list:
+            headers = list(headers)  # it may be a generator
+        known = self._known
+        try:
+            return [known[pair] for pair in headers]
+        except (KeyError, TypeError):
+            return self._check_slowly(headers)
+
+    def _check_slowly(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
+        result = []
+        for pair in headers:
+            try:
+                name, value = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"a response header is a pair of bytes, not {pair!r}") from None
+            if not isinstance(name, (bytes, bytearray, memoryview)) or not isinstance(
+                value, (bytes, bytearray, memoryview)
+            ):
+                raise TypeError(f"the name and value of a response header are bytes: {name!r}: {value!r}")
+            name, value = bytes(name).lower(), bytes(value)
+            check_pair(name.decode("latin-1"), value.decode("latin-1"))
+            if name.decode("latin-1") in HOP_BY_HOP:
+                continue
+            result.append((name, value))
+            if len(value) <= _CACHED_VALUE:
+                if len(self._known) >= _CACHE:
+                    self._known.clear()
+                self._known[bytes(pair[0]), value] = (name, value)
+        return result
+
+
+def check_pair(name: str, value: str) -> None:
+    """Raises ValueError if this is no header that can be sent."""
+    if not _is_token(name):
+        raise ValueError(f"illegal name of a response header: {name!r}")
+    if _has_control(value):
+        raise ValueError(f"illegal value of the response header {name}: {value!r} has a CR, LF or NUL")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"illegal value of the response header {name}: {describe(exc)[0]}") from None
+
+
+def content_length(value: str) -> int:
+    """Returns the number in a Content-Length. Raises ValueError if it is none (RFC 9110 section 8.6)."""
+    if not (value.isascii() and value.isdigit()):
+        raise ValueError(f"Content-Length must be a number of bytes, not {value!r}")
+    return int(value)

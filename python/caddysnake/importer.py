@@ -1,0 +1,156 @@
+"""From "module:variable" to an app, and a message that says what to change when that fails."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from .errors import StartError, describe
+
+_FORM = '"module:variable", e.g. "main:app", or "main:make_app()" to call a factory'
+
+
+def load(target: str, interface: str) -> Callable[..., Any]:
+    """Imports the app that `target` names and checks that it is one for `interface`, "wsgi" or "asgi".
+
+    `target` is a dotted module, a colon and a dotted attribute; with "()" behind it the attribute is called without
+    arguments and returns the app. Raises StartError; an exception out of the user's own code keeps its traceback.
+    """
+    directive = f"module_{interface}"
+    module_name, colon, path = target.partition(":")
+    factory = path.endswith("()")
+    path = path.removesuffix("()")
+    names = path.split(".")
+    if not colon or not all(name.isidentifier() for name in [*module_name.split("."), *names]):
+        raise StartError(f"{directive} {target!r}: it must be {_FORM}")
+    module = _import(module_name, directive, target)
+    app = _find(module, names, directive, target)
+    if factory:
+        if not callable(app):
+            raise StartError(f"{directive} {target!r}: {path} in {_file(module)} is no function but {_kind(app)}")
+        try:
+            app = app()
+        except BaseException as exc:
+            message, trace = describe(exc)
+            raise StartError(f"{directive} {target!r}: {path}() raised {message}", trace) from exc
+    problem = _problem(app, interface, path, factory)
+    if problem:
+        raise StartError(f"{directive} {target!r}: {path}{'()' if factory else ''} in {_file(module)} {problem}")
+    return app  # type: ignore[no-any-return]
+
+
+def _import(name: str, directive: str, target: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except BaseException as exc:  # sys.exit() at import too
+        if isinstance(exc, ModuleNotFoundError) and _is_missing(exc, name):
+            raise StartError(_not_found(name, exc.name or name, directive, target)) from None
+        message, trace = describe(exc)
+        hint = ""
+        if isinstance(exc, ModuleNotFoundError):
+            hint = f" (the interpreter is {sys.executable}: is it the one that the app's packages are installed for?)"
+        raise StartError(f"{directive} {target!r}: importing {name} raised {message}{hint}", trace) from exc
+
+
+def _is_missing(exc: ModuleNotFoundError, name: str) -> bool:
+    """Whether it is `name` itself, or a package it is in, that is missing, and not something which it imports."""
+    if exc.name is None or not (name == exc.name or name.startswith(exc.name + ".")):
+        return False
+    frames = exc.__traceback__
+    while frames is not None:
+        code = frames.tb_frame.f_code
+        if code.co_name == "<module>" and frames.tb_frame.f_globals.get("__name__") != "__main__":
+            return False  # a module of the user was running, and imported something of that name
+        frames = frames.tb_next
+    return True
+
+
+def _not_found(name: str, missing: str, directive: str, target: str) -> str:
+    root = sys.path[0] or os.getcwd()
+    path = os.path.join(root, *missing.split("."))
+    message = f"{directive} {target!r}: there is no module {missing!r}: neither {path}.py nor {path}{os.sep} exists"
+    try:
+        found = [entry.removesuffix(".py") for entry in os.listdir(os.path.dirname(path))]
+    except OSError:
+        found = []
+    similar = difflib.get_close_matches(missing.rpartition(".")[2], sorted(set(found)), 3)
+    if similar:
+        message += f"; did you mean {' or '.join(similar)}?"
+    return f"{message} (change {directive} or working_dir)"
+
+
+def _find(module: ModuleType, names: list[str], directive: str, target: str) -> Any:
+    value: Any = module
+    for index, name in enumerate(names):
+        try:
+            value = getattr(value, name)
+        except AttributeError:
+            where = ".".join([module.__name__, *names[:index]])
+            public = [other for other in dir(value) if not other.startswith("_")]
+            similar = difflib.get_close_matches(name, public, 3) or [n for n in public if n in _USUAL]
+            fix = f"did you mean {' or '.join(similar)}?" if similar else "is it defined under another name?"
+            raise StartError(f"{directive} {target!r}: {where} ({_file(module)}) has no {name!r}; {fix}") from None
+    return value
+
+
+_USUAL = ("app", "application", "create_app", "make_app", "get_app", "get_asgi_application", "get_wsgi_application")
+
+
+def _problem(app: Any, interface: str, path: str, factory: bool) -> str:
+    """Returns what is wrong with the app, "" if nothing is known to be."""
+    if not callable(app):
+        return f"is no app but {_kind(app)}"
+    is_async = _is_async(app)
+    if interface == "wsgi" and (is_async or (_takes(app, 3) and not _takes(app, 2))):
+        return "is an ASGI app: use module_asgi"
+    if interface == "asgi" and not is_async and _takes(app, 2) and not _takes(app, 3):
+        return "is a WSGI app: use module_wsgi"
+    wanted, arguments = (2, "environ, start_response") if interface == "wsgi" else (3, "scope, receive, send")
+    if _takes(app, wanted):
+        return ""
+    if _takes(app, 0) and not factory and not inspect.isclass(app):
+        return f'takes no arguments; if it makes the app, write "{path}()"'
+    if interface == "asgi" and _takes(app, 1):
+        return f"takes one argument: ASGI 2 apps are not supported, only ASGI 3 ({arguments})"
+    return f"does not take ({arguments})"
+
+
+def _is_async(app: Any) -> bool:
+    while isinstance(app, functools.partial):
+        app = app.func
+    return inspect.iscoroutinefunction(app) or (
+        not inspect.isclass(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None))  # noqa: B004
+    )
+
+
+def _takes(app: Any, count: int) -> bool:
+    """Whether it can be called with `count` positional arguments; yes if Python cannot tell."""
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, ModuleType):
+        return f"the module {value.__name__}"
+    if value is None:
+        return "None"
+    kind = type(value)
+    return f"an object of type {kind.__module__}.{kind.__qualname__}"
+
+
+def _file(module: ModuleType) -> str:
+    return getattr(module, "__file__", None) or module.__name__

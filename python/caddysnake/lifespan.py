@@ -1,0 +1,87 @@
+"""The ASGI lifespan protocol (spec 2.0): startup before the worker is ready, shutdown before it exits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from .errors import StartError, describe
+
+
+class Lifespan:
+    """Runs the app's lifespan as one task, from `startup()` to `shutdown()`."""
+
+    def __init__(self, app: Callable[..., Any], log: Callable[..., None]) -> None:
+        self.state: dict[str, Any] | None = None  # for the requests' scopes; None: the app does not support it
+        self._app = app
+        self._log = log
+        self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answer: asyncio.Future[dict[str, Any] | None] | None = None  # the answer to the last event
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self) -> None:
+        """Returns when the app has started. Raises StartError with the app's own message when it fails."""
+        state: dict[str, Any] = {}
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": state}
+        self._task = asyncio.ensure_future(self._run(scope))
+        try:
+            answer = await self._ask("lifespan.startup")
+        except BaseException as exc:  # SystemExit too
+            message, trace = describe(exc)
+            raise StartError(
+                f"the app's lifespan startup failed: {message} (if the app knows no lifespan, turn `lifespan` off)",
+                trace,
+            ) from exc
+        if answer is None:
+            self._log("warn", "app ended its lifespan without an answer; it runs without one")
+        elif answer["type"] == "lifespan.startup.failed":
+            raise StartError(f"the app's lifespan startup failed: {answer.get('message') or 'it gave no message'}")
+        else:
+            self.state = state
+
+    async def shutdown(self) -> None:
+        """Returns when the app has shut down. A failure is logged."""
+        if self._task is None or self._task.done():
+            return
+        try:
+            answer = await self._ask("lifespan.shutdown")
+        except BaseException as exc:
+            message, trace = describe(exc)
+            self._log("error", "app's lifespan shutdown failed", error=message, traceback=trace)
+            return
+        if answer is not None and answer["type"] == "lifespan.shutdown.failed":
+            self._log("error", "app's lifespan shutdown failed", error=str(answer.get("message", "")))
+
+    async def _ask(self, event: str) -> dict[str, Any] | None:
+        """Returns the app's answer, None if it returned without one. Raises what it raised."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._events.put_nowait({"type": event})
+        return await self._answer
+
+    async def _run(self, scope: dict[str, Any]) -> None:
+        try:
+            await self._app(scope, self._events.get, self._send)
+        except BaseException as exc:
+            if self._answer is not None and not self._answer.done():
+                # SystemExit and KeyboardInterrupt would stop the loop if they left a task
+                self._answer.set_exception(exc if isinstance(exc, Exception) else RuntimeError(describe(exc)[0]))
+            elif isinstance(exc, Exception):
+                message, trace = describe(exc)
+                self._log("error", "app's lifespan ended with an exception", error=message, traceback=trace)
+        else:
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_result(None)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind not in (
+            "lifespan.startup.complete",
+            "lifespan.startup.failed",
+            "lifespan.shutdown.complete",
+            "lifespan.shutdown.failed",
+        ):
+            raise RuntimeError(f"unexpected lifespan message {kind!r}")
+        if self._answer is None or self._answer.done():
+            raise RuntimeError(f"lifespan message {kind!r} answers nothing")
+        self._answer.set_result(message)

@@ -1,0 +1,513 @@
+"""Which thread of a WSGI worker reads the socket, and which runs the app.
+
+One interpreter has one lock, so handing each request to another thread would cost more than a short app does. Hence two
+states:
+
+    fast   The *leader*, one of the `threads` app threads, reads the socket and runs what it read itself, one request
+           after another. Finished responses are held and leave together: when nothing is left to run, when 64 KiB are
+           held, or after a millisecond.
+    slow   The watchdog thread reads. Each request goes to an idle thread; a request beyond `threads` is declined, so
+           that Caddy can give it to another worker. Each response leaves at once.
+
+               the leader has been inside the app for 1 ms
+        fast ───────────────────────────────────────────────> slow
+             <───────────────────────────────────────────────
+               16 requests in a row were short, or it is time to try
+
+Who may read is the lock `role`. Whoever holds it may touch the decoder, the socket's receiving side and `leader`. The
+leader lets go of it while it is inside the app and takes it back with `acquire(False)`. If that fails, somebody has
+taken the lead meanwhile and this thread is an ordinary one from now on:
+
+    leader:    [role: decode] -> release -> run the app -> acquire(False) -> yes: go on   no: flush, be idle
+    watchdog:  every millisecond: role free, and the last request began 1 ms ago? -> acquire(False) -> slow
+
+A leader whose app waits for its body or for credit takes the role back too and *pumps*: it reads and sorts frames until
+its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
+
+`lock` guards everything else that threads share: `streams`, `_pending`, `_idle`, each stream's body, credit and waiter.
+`_out_lock` guards what is to be sent. Order of taking: role, lock, _out_lock. No lock but `role` is held during I/O,
+except `_out_lock` during a send: Caddy always reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, sleep
+from typing import Any
+
+from . import wire
+from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, pack_header
+
+LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
+TICK = 0.001  # seconds between two looks of the watchdog
+LINGER = 0.05  # seconds without work after which the watchdog stops looking
+SHORT_RUN = 16  # this many short requests in a row end the slow state
+PROVEN = 64  # requests after which a fast state counts as a success
+MIN_PAUSE, MAX_PAUSE = 0.016, 1.0  # seconds in the slow state before the fast one is tried again; doubles on failure
+
+_MAX_HELD = 64 << 10  # bytes
+
+
+class ClientGone(OSError):
+    """The client has gone: nothing more can be read from it or sent to it."""
+
+
+class Stream:
+    """One request as the scheduler sees it. `wsgi.Request` makes an HTTP request of it.
+
+    `run()` is called once, by one thread; the methods here are for that thread.
+    """
+
+    __slots__ = ("body", "closed", "credit", "gone", "id", "scheduler", "thread", "waiter")
+
+    def __init__(self, scheduler: Scheduler, stream: int, body: wire.Body | None) -> None:
+        self.scheduler = scheduler
+        self.id = stream
+        self.body = body  # None: all of it came with the request
+        self.credit = WINDOW  # bytes of data that may be sent
+        self.gone = False  # the client or Caddy has gone
+        self.closed = False  # the closing frame has been sent
+        self.thread: Thread | None = None  # runs it; None: not begun
+        self.waiter: threading.Lock | None = None  # released when something has come
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def receive(self) -> bytes:
+        """Returns the next part of the body as soon as there is one, b"" at its end. Raises ClientGone."""
+        scheduler, body = self.scheduler, self.body
+        while body is not None and not self.closed:
+            with scheduler.lock:
+                if self.gone and not body.finished:
+                    raise ClientGone("the client has gone")
+                size = body.grant()
+                data = body.take()
+            if size:
+                scheduler.put(self, wire.credit(self.id, size), flush=True)
+            if data is not None:
+                return data
+            if body.ended:
+                break
+            scheduler.wait(self, self._readable)
+        return b""
+
+    def send(self, head: bytes | None, data: bytes, end: bool) -> None:
+        """Sends RESPONSE (with `head`) or DATA; `end` closes the stream. Waits while there is no credit.
+
+        A response that ends is held if this thread leads; all else leaves before this returns. Raises ClientGone.
+        """
+        if self.gone:
+            raise ClientGone("the client has gone")
+        kind = wire.DATA if head is None else wire.RESPONSE
+        head = head or b""
+        size = len(data)
+        if not end or size > MAX_DATA or size > self.credit:
+            self._send_parts(kind, head, data, end)
+            return
+        self._close()
+        prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
+        self.scheduler.put(self, prefix, head, data)
+
+    def close(self, frame: bytes) -> None:
+        """Sends a closing frame without data: ERROR or RESET."""
+        self._close()
+        self.scheduler.put(self, frame)
+
+    def _send_parts(self, kind: int, head: bytes, data: bytes, end: bool) -> None:
+        view, at, size = memoryview(data), 0, len(data)
+        while True:
+            with self.scheduler.lock:
+                part = min(size - at, self.credit, MAX_DATA)
+                self.credit -= part
+            if part or head:
+                last = end and at + part == size
+                if last:
+                    kind |= END
+                    self._close()
+                prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind)
+                self.scheduler.put(self, prefix, head, view[at : at + part], not last)
+                kind, head, at = wire.DATA, b"", at + part
+            if at == size:
+                return
+            if not self.credit:
+                self.scheduler.wait(self, self._writable)
+            if self.gone:
+                raise ClientGone("the client has gone")
+
+    def _close(self) -> None:
+        # Before the frame leaves: Caddy's next request must find the place free.
+        self.closed = True
+        del self.scheduler.streams[self.id]
+        if self.waiter is not None:  # another thread of the app still reads
+            with self.scheduler.lock:
+                self.scheduler.wake(self)
+
+    def _readable(self) -> bool:
+        return self.gone or self.closed or self.body is None or not self.body.waiting
+
+    def _writable(self) -> bool:
+        return self.gone or self.closed or self.credit > 0
+
+
+class Thread:
+    """One app thread: what it is to do next, and the lock it sleeps on until it is told."""
+
+    __slots__ = ("bell", "leads", "stream")
+
+    def __init__(self) -> None:
+        self.bell = threading.Lock()
+        self.bell.acquire()
+        self.stream: Stream | None = None
+        self.leads = False
+
+
+NewStream = Callable[["Scheduler", int, Any, bytes, bool], Stream]
+
+
+class Scheduler:
+    """Serves one connection with `threads` app threads. `new_stream` makes a Stream of a REQUEST."""
+
+    def __init__(self, sock: socket.socket, decoder: wire.Decoder, threads: int, new_stream: NewStream) -> None:
+        self.lock = threading.Lock()
+        self.streams: dict[int, Stream] = {}  # open: begun or in _pending, and not closed
+        self._sock = sock
+        self._decoder = decoder
+        self._threads = threads
+        self._new_stream = new_stream
+
+        self._role = threading.Lock()
+        self._leader: Thread | None = None  # None: slow
+        self._began = 0.0  # when the leader's last request began
+        self._reading = False  # the holder of the role is inside recv
+        self._last = 0  # the highest stream number used
+        self._led_from = 0  # _last when the fast state began
+        self._short = 0  # short requests in a row, in the slow state
+        self._pause = MIN_PAUSE
+
+        self._pending: deque[Stream] = deque()  # waits for a thread that is about to become idle
+        self._idle: list[Thread] = []  # the one that slept least long is taken first
+        self._resting = False  # the leader has nothing to run
+        self._asleep = False  # the watchdog waits for _bell
+        self._bell = threading.Lock()
+        self._bell.acquire()
+
+        self._out_lock = threading.Lock()
+        self._out: list[bytes | memoryview] = []
+        self._out_size = 0
+
+        self._stopping = False
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def serve(self) -> None:
+        """Runs until STOP has come and all requests are through, or until Caddy has gone.
+
+        Raises what broke the connection: ProtocolError, or a defect of this package.
+        """
+        self._role.acquire()
+        for number in range(self._threads):
+            thread = Thread()
+            if number == 0:
+                self._leader = thread
+                thread.leads = True
+                thread.bell.release()
+            self._start(f"wsgi-{number + 1}", self._work, thread)
+        self._start("wsgi-watchdog", self._watch)
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+    def put(
+        self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
+    ) -> None:
+        """Adds a frame to what is to be sent, and sends it all unless the leader may hold it."""
+        with self._out_lock:
+            self._out += (prefix, head, data)
+            self._out_size += HEADER_SIZE + len(head) + len(data)
+        # Read after the frame is there: who takes the lead first sets _leader, then flushes.
+        if flush or self._leader is not stream.thread or self._out_size >= _MAX_HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends everything that is held."""
+        with self._out_lock:
+            if not self._out:
+                return
+            data = b"".join(self._out)
+            self._out.clear()
+            self._out_size = 0
+            try:
+                self._sock.sendall(data)
+            except OSError:
+                self._hang_up()
+
+    def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
+        """Returns as soon as `ready()`, which only a frame for `stream` can bring about."""
+        if self._leader is stream.thread and self._role.acquire(False):
+            if self._leader is not stream.thread:
+                self._role.release()
+            elif self._pump(ready):
+                return
+        while True:
+            with self.lock:
+                if ready():
+                    return
+                stream.waiter = waiter = threading.Lock()
+                waiter.acquire()
+            waiter.acquire()
+
+    def wake(self, stream: Stream) -> None:
+        """Wakes the thread that waits for `stream`, if any does. Call it with `lock` held."""
+        waiter, stream.waiter = stream.waiter, None
+        if waiter is not None:
+            waiter.release()
+
+    # App threads
+
+    def _start(self, name: str, target: Callable[..., None], *args: object) -> None:
+        def run() -> None:
+            try:
+                target(*args)
+            except BaseException as exc:
+                self._error = exc
+                self._done.set()
+
+        # A daemon, so that an app that hangs cannot keep the interpreter from exiting.
+        threading.Thread(target=run, name=name, daemon=True).start()
+
+    def _work(self, thread: Thread) -> None:
+        if not thread.leads:
+            self._sleep(thread)
+        else:
+            thread.bell.acquire()
+        while not self._done.is_set():
+            stream = thread.stream
+            if thread.leads:
+                thread.leads = False
+                self._lead(thread, stream)
+            elif stream is not None:
+                began = monotonic()
+                stream.thread = thread
+                stream.run()
+                self._short = self._short + 1 if monotonic() - began < LIMIT else 0
+            thread.stream = stream = None  # nothing of a request outlives it
+            self._sleep(thread)
+
+    def _sleep(self, thread: Thread) -> None:
+        """Gives the thread its next stream, now or when there is one."""
+        with self.lock:
+            if self._pending:
+                thread.stream = self._pending.popleft()
+                return
+            self._idle.append(thread)
+            self._check_done()
+        thread.bell.acquire()
+
+    def _lead(self, thread: Thread, stream: Stream | None) -> None:
+        """Reads and runs, from when this thread holds the role until another one does or Caddy has gone."""
+        role, following, streams = self._role, self._decoder.next, self.streams
+        held_since = 0.0
+        while True:
+            if stream is None:
+                frame = following()
+                if frame is None:
+                    if self._pending:
+                        with self.lock:
+                            stream = self._pending.popleft() if self._pending else None
+                    elif self._out:
+                        self.flush()
+                    elif not self._receive(resting=True):
+                        role.release()
+                        return
+                    if stream is None:
+                        continue
+                else:
+                    kind, number, head, data = frame
+                    if kind & ~END != wire.REQUEST:
+                        self._on_frame(kind, number, data)
+                        continue
+                    self._last = number
+                    stream = self._new_stream(self, number, head, data, kind >= END)
+                    streams[number] = stream
+            stream.thread = thread
+            self._began = now = monotonic()
+            if not self._out:
+                held_since = now
+            elif now - held_since > LIMIT:
+                self.flush()
+                held_since = now
+            role.release()
+            stream.run()
+            stream = None
+            if self._leader is not thread or not role.acquire(False):
+                break
+            if self._leader is not thread:
+                role.release()
+                break
+        self.flush()
+
+    def _pump(self, ready: Callable[[], bool]) -> bool:
+        """Reads, as the leader inside its app, until `ready()`. Returns False if the lead went to another thread."""
+        while not ready():
+            frame = self._decoder.next()
+            if frame is None:
+                self.flush()
+                if not self._receive():
+                    break
+            elif frame[0] & ~END == wire.REQUEST and self._pass_lead(frame):
+                return False
+            else:
+                self._dispatch(frame)
+        self._began = monotonic()
+        self._role.release()
+        return True
+
+    def _pass_lead(self, frame: wire.Frame | None = None) -> bool:
+        """Makes an idle thread the leader, with the REQUEST `frame` to begin with. Returns False if none is idle."""
+        with self.lock:
+            if not self._idle:
+                return False
+            thread = self._idle.pop()
+            if frame is not None:
+                thread.stream = self._open(frame)
+            thread.leads = True
+            self._began = monotonic()
+            self._leader = thread
+        thread.bell.release()
+        return True
+
+    # The watchdog
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            sleep(TICK)
+            if self._role.locked():
+                if self._reading and monotonic() - self._began > LINGER:
+                    with self.lock:
+                        if not self._reading:
+                            continue
+                        self._asleep = True
+                    self._bell.acquire()
+            elif monotonic() - self._began >= LIMIT and self._role.acquire(False):
+                self._leader = None
+                self._read_slowly()
+
+    def _read_slowly(self) -> None:
+        """The slow state: reads and hands out, until an idle thread gets the lead."""
+        proven = (self._last - self._led_from) & 0xFFFFFFFF >= PROVEN
+        self._pause = MIN_PAUSE if proven else min(self._pause * 2, MAX_PAUSE)
+        until = monotonic() + self._pause
+        self._short = 0
+        self.flush()
+        while True:
+            while (frame := self._decoder.next()) is not None:
+                self._dispatch(frame)
+            if self._short >= SHORT_RUN or monotonic() >= until:
+                self._led_from = self._last
+                if self._pass_lead():
+                    return
+            if not self._receive():
+                self._role.release()
+                return
+
+    # For the holder of the role
+
+    def _receive(self, resting: bool = False) -> bool:
+        """Waits for bytes. Returns False if Caddy has gone. `resting`: this thread has nothing else to do."""
+        with self.lock:
+            self._reading = True
+            self._resting = resting
+            self._check_done()
+        try:
+            count = self._sock.recv_into(self._decoder.room())
+        except OSError:
+            count = 0
+        with self.lock:
+            self._reading = self._resting = False
+            if self._asleep:
+                self._asleep = False
+                self._bell.release()
+            if count:
+                self._decoder.fill(count)
+                return True
+            for stream in list(self.streams.values()):  # other threads close theirs without the lock
+                stream.gone = True
+                self.wake(stream)
+        self._done.set()
+        return False
+
+    def _dispatch(self, frame: wire.Frame) -> None:
+        """Sorts a frame when this thread cannot run it: a REQUEST goes to a thread or back to Caddy."""
+        kind, number, _, data = frame
+        if kind & ~END != wire.REQUEST:
+            self._on_frame(kind, number, data)
+            return
+        with self.lock:
+            # Counted as Caddy counts: a thread that has sent its response but is still in close() is about to be idle.
+            declined = len(self.streams) >= self._threads
+            if not declined:
+                stream = self._open(frame)
+                if self._idle:
+                    thread = self._idle.pop()
+                    thread.stream = stream
+                    thread.bell.release()
+                else:
+                    self._pending.append(stream)
+        if declined:
+            self._last = number
+            self._put_control(wire.frame(wire.DECLINE, number))
+
+    def _open(self, frame: wire.Frame) -> Stream:
+        kind, number, head, data = frame
+        self._last = number
+        stream = self._new_stream(self, number, head, data, kind >= END)
+        self.streams[number] = stream
+        return stream
+
+    def _on_frame(self, kind: int, number: int, data: bytes) -> None:
+        with self.lock:
+            stream = self.streams.get(number)
+            if kind == wire.STOP:
+                self._stopping = True
+                return
+            if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
+                raise wire.ProtocolError(f"a frame of type {kind & ~END}")
+            if stream is None:
+                if (number - self._last - 1) & 0xFFFFFFFF < 1 << 31:
+                    raise wire.ProtocolError(f"a frame for stream {number}, which was never used")
+                return  # late: it has been closed
+            if kind & ~END == wire.DATA:
+                if stream.body is None:
+                    raise wire.ProtocolError("a body that goes on after its end")
+                stream.body.feed(data, kind >= END)
+            elif kind == wire.CREDIT:
+                stream.credit += wire.credit_size(data)
+            elif stream in self._pending:
+                self._pending.remove(stream)
+                del self.streams[number]
+                stream.closed = True
+            else:
+                stream.gone = True
+            self.wake(stream)
+        if stream.closed and stream.thread is None:
+            self._put_control(wire.frame(wire.RESET, number))
+
+    def _put_control(self, frame: bytes) -> None:
+        with self._out_lock:
+            self._out.append(frame)
+            self._out_size += len(frame)
+        self.flush()
+
+    def _check_done(self) -> None:
+        # With `lock` held, whenever a thread becomes idle or the leader rests.
+        if self._stopping and not self.streams and len(self._idle) + self._resting == self._threads:
+            self._done.set()
+
+    def _hang_up(self) -> None:
+        """Makes the reader see that Caddy has gone."""
+        with contextlib.suppress(OSError):  # it has seen it already
+            self._sock.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,185 @@
+"""Frames between Caddy and a worker, and the credit that bounds what is under way. docs/internals.md has the format.
+
+Nothing here does I/O, blocks or locks: the callers own the socket and say who may touch what.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from marshal import dumps, loads
+from struct import Struct
+from typing import Any
+
+REQUEST = 1
+DATA = 2
+RESPONSE = 3
+CREDIT = 4
+RESET = 5
+ERROR = 6
+DECLINE = 7
+START = 8
+READY = 9
+FAILED = 10
+STOP = 11
+LOG = 12
+
+END = 0x80  # flag beside the type: the last of its stream's data in this direction
+
+HEADER_SIZE = 12
+MAX_FRAME = 4 << 20  # bytes of head and data together
+MAX_DATA = 64 << 10  # bytes of data in one frame
+WINDOW = 256 << 10  # bytes of data that may be under way in one direction of one stream
+MARSHAL_VERSION = 2  # no references, nothing that Caddy's decoder does not know
+
+_BUFFER = 256 << 10
+
+header = Struct("<III")  # length, stream, head << 8 | flags and type
+pack_header = header.pack
+
+Frame = tuple[int, int, Any, bytes]  # type with flags, stream, decoded head or None, data
+
+
+class ProtocolError(Exception):
+    """The other side broke the protocol; the connection cannot be used any more."""
+
+
+class Decoder:
+    """Cuts a byte stream into frames, out of one buffer that is filled in place.
+
+    Use: `n = sock.recv_into(decoder.room()); decoder.fill(n)`, then `next()` until it returns None. Not thread-safe:
+    one thread at a time, see threads.py.
+    """
+
+    __slots__ = ("_buffer", "_end", "_start", "_view")
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._start = 0  # of the first frame not yet taken
+        self._end = 0  # of what was received
+
+    def room(self) -> memoryview:
+        """Returns where the next received bytes belong. It is never empty once `next()` has returned None."""
+        return self._view[self._end :]
+
+    def fill(self, count: int) -> None:
+        """Says that `count` bytes were received into `room()`."""
+        self._end += count
+
+    def next(self) -> Frame | None:
+        """Takes the next whole frame, or returns None if more bytes are needed.
+
+        Raises ProtocolError for a frame that must not be: nothing is allocated for it.
+        """
+        start = self._start
+        have = self._end - start
+        if have >= 12:
+            length, stream, word = header.unpack_from(self._buffer, start)
+            size = word >> 8
+            if length > MAX_FRAME or size > length:
+                raise ProtocolError(f"a frame of {length} bytes with a head of {size}")
+            need = 12 + length
+            if have >= need:
+                head_at = start + 12
+                data_at = head_at + size
+                self._start = stop = start + need
+                try:
+                    head = loads(self._view[head_at:data_at]) if size else None
+                except Exception as exc:
+                    raise ProtocolError(f"a head of {size} bytes does not decode: {exc}") from exc
+                return word & 0xFF, stream, head, (bytes(self._view[data_at:stop]) if stop > data_at else b"")
+        else:
+            need = 12
+        self._make_room(need)
+        return None
+
+    def _make_room(self, need: int) -> None:
+        """Makes sure that the `need` bytes from `_start` on fit; gives memory back when nothing is left to take."""
+        have = self._end - self._start
+        size = len(self._buffer)
+        wanted = size if need <= size and (have or size == _BUFFER) else max(need, _BUFFER)
+        if wanted != size:
+            old = self._view[self._start : self._end]
+            self._buffer = bytearray(wanted)
+            self._view = memoryview(self._buffer)
+            self._view[:have] = old
+        elif have and self._start + need <= size:
+            return
+        elif have:
+            self._view[:have] = self._view[self._start : self._end]
+        self._start, self._end = 0, have
+
+
+class Body:
+    """A request's body that is still arriving: what has come, and what Caddy may still send.
+
+    Not thread-safe by itself.
+    """
+
+    __slots__ = ("_allowed", "_chunks", "_held", "ended")
+
+    def __init__(self, first: bytes) -> None:
+        self._chunks = deque((first,) if first else ())
+        self._held = 0  # bytes in _chunks that came out of credit; the first part is free
+        self._allowed = 0  # bytes that Caddy may still send
+        self.ended = False  # the last part has come; it may still be in _chunks
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Takes one DATA frame. Raises ProtocolError when there was no credit for it, or when it is after the end."""
+        size = len(data)
+        if size > self._allowed or self.ended:
+            raise ProtocolError(f"{size} bytes of body with credit for {self._allowed}")
+        if size:
+            self._chunks.append(data)
+            self._allowed -= size
+            self._held += size
+        self.ended = ended
+
+    def take(self) -> bytes | None:
+        """Takes the next part, or returns None when none has come."""
+        if not self._chunks:
+            return None
+        data = self._chunks.popleft()
+        self._held = max(0, self._held - len(data))
+        return data
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing can be taken now and more will come."""
+        return not self._chunks and not self.ended
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of it has been taken."""
+        return self.ended and not self._chunks
+
+    def grant(self) -> int:
+        """Returns how many bytes of credit to give Caddy now, and counts them as given. Call it when the app asks."""
+        size = WINDOW - self._allowed - self._held
+        if self.ended or size < WINDOW // 2:
+            return 0
+        self._allowed += size
+        return size
+
+
+def frame(kind: int, stream: int, head: Any = None, data: bytes = b"") -> bytes:
+    """Returns one whole frame; `head` None means none. For what is not on the hot path."""
+    packed = b"" if head is None else dumps(head, MARSHAL_VERSION)
+    return pack_header(len(packed) + len(data), stream, len(packed) << 8 | kind) + packed + data
+
+
+def credit(stream: int, size: int) -> bytes:
+    """Returns a CREDIT frame: the other side may send `size` more bytes of data on `stream`."""
+    return frame(CREDIT, stream, None, size.to_bytes(4, "little"))
+
+
+def credit_size(data: bytes) -> int:
+    """Returns what a CREDIT frame's data says. Raises ProtocolError when it is not a u32."""
+    if len(data) != 4:
+        raise ProtocolError(f"a CREDIT of {len(data)} bytes")
+    return int.from_bytes(data, "little")
+
+
+def log(level: str, message: str, **fields: str | int | float | bool) -> bytes:
+    """Returns a LOG frame: one entry for Caddy's log; `level` is debug, info, warn or error."""
+    return frame(LOG, 0, (level, message, fields))

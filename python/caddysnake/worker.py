@@ -1,0 +1,92 @@
+"""A worker's life: START, import the app, READY, serve, STOP. docs/internals.md has the protocol."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import wire
+from .errors import StartError
+
+
+def run(sock: socket.socket) -> int:
+    """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
+
+    Touches nothing of the process: any thread can run one. Raises ProtocolError when Caddy breaks the protocol.
+    """
+    sock.setblocking(True)
+    decoder = wire.Decoder()
+    settings = _settings(sock, decoder)
+    if settings is None:
+        return 0
+    serve = _serve_asgi if settings["interface"] == "asgi" else _serve_wsgi
+
+    def ready() -> None:
+        sock.sendall(wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
+
+    try:
+        serve(sock, decoder, settings, ready)
+    except StartError as exc:
+        sock.sendall(wire.frame(wire.FAILED, 0, (str(exc), exc.trace)))
+        return 1
+    return 0
+
+
+def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | None:
+    """Returns what START says, or None if Caddy went before it."""
+    while (frame := decoder.next()) is None:
+        count = sock.recv_into(decoder.room())
+        if not count:
+            return None
+        decoder.fill(count)
+    kind, stream, head, _ = frame
+    if kind != wire.START or stream != 0 or not isinstance(head, dict):
+        raise wire.ProtocolError(f"the first frame is of type {kind}, not START")
+    return head
+
+
+def _serve_wsgi(
+    sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
+) -> None:
+    from . import importer, wsgi
+
+    app = importer.load(settings["app"], "wsgi")
+    ready()
+    wsgi.serve(sock, decoder, app, settings["threads"])
+
+
+def _serve_asgi(
+    sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
+) -> None:
+    import asyncio
+
+    from . import asgi
+
+    loop, warning = asgi.new_loop(settings["runtime"])
+    if warning:
+        sock.sendall(wire.log("warn", warning))
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(asgi.serve(sock, decoder, settings, ready))
+    finally:
+        try:
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+
+def _cancel_all(loop: Any) -> None:
+    """Ends the tasks that the app left behind, as asyncio.run() does."""
+    import asyncio
+
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

@@ -1,0 +1,247 @@
+"""WSGI (PEP 3333): from a REQUEST to a call of the app, and from what it returns to a RESPONSE."""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from marshal import dumps
+from typing import Any
+
+from . import wire
+from .errors import describe
+from .headers import TextHeaders
+from .threads import ClientGone, Scheduler, Stream
+
+App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_BODYLESS = (204, 304)  # RFC 9110: such a response has no content; HEAD is the third case
+
+
+def serve(sock: socket.socket, decoder: wire.Decoder, app: App, threads: int) -> None:
+    """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`."""
+    worker = Worker(app)
+    Scheduler(sock, decoder, threads, worker.new_request).serve()
+
+
+class Worker:
+    """What all requests of one worker share."""
+
+    __slots__ = ("app", "errors", "headers", "statuses")
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.errors = sys.stderr
+        self.headers = TextHeaders()
+        self.statuses: dict[str, int] = {}  # status lines seen, so that each is checked once
+
+    def new_request(
+        self, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
+    ) -> Stream:
+        return Request(self, scheduler, stream, environ, data, ended)
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: iterates over a file in blocks of `block_size` bytes (PEP 3333, "Optional Platform-Specific
+    File Handling")."""
+
+    def __init__(self, file: Any, block_size: int = wire.MAX_DATA) -> None:
+        self.file = file
+        self.block_size = block_size
+        if hasattr(file, "close"):
+            self.close = file.close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.file.read(self.block_size), b"")
+
+
+class Input(io.RawIOBase):
+    """A body that is still arriving. `io.BufferedReader` makes `wsgi.input` of it, with all ways to read."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest:
+            self._rest = memoryview(self._request.receive())
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def readall(self) -> bytes:
+        parts: list[bytes | memoryview] = [self._rest]
+        self._rest = memoryview(b"")
+        while data := self._request.receive():
+            parts.append(data)
+        return b"".join(parts)
+
+
+class Request(Stream):
+    """One WSGI request. `run()` calls the app and sends what it returns; no exception leaves it."""
+
+    __slots__ = ("_environ", "_headers", "_left", "_length", "_started", "_status", "_worker")
+
+    def __init__(
+        self, worker: Worker, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
+    ) -> None:
+        if ended:
+            Stream.__init__(self, scheduler, stream, None)
+            environ["wsgi.input"] = io.BytesIO(data)
+        else:
+            Stream.__init__(self, scheduler, stream, wire.Body(data))
+            environ["wsgi.input"] = io.BufferedReader(Input(self), wire.MAX_DATA)
+        environ["wsgi.errors"] = worker.errors
+        environ["wsgi.file_wrapper"] = FileWrapper
+        self._worker = worker
+        self._environ = environ
+        self._status = 0  # 0: start_response has not been called
+        self._headers: list[tuple[str, str]] = []
+        self._length: int | None = None  # the app's Content-Length
+        self._left = 0  # of that, how much is not yet sent
+        self._started = False  # RESPONSE has been sent
+
+    def run(self) -> None:
+        try:
+            result = self._worker.app(self._environ, self.start_response)
+            kind = type(result)
+            if kind is list or kind is tuple:
+                last = len(result) - 1  # type: ignore[arg-type]
+                for index, block in enumerate(result):
+                    self._send_block(block, index == last)
+                self._finish()
+            else:
+                self._iterate(result)
+        except BaseException as exc:  # SystemExit too: a request must not end its worker
+            self._fail(exc)
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        """PEP 3333 start_response().
+
+        Raises TypeError or ValueError for what cannot be sent, AssertionError for a second call without exc_info.
+        """
+        if exc_info:
+            try:
+                if self._started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # breaks a reference cycle
+        elif self._status:
+            raise AssertionError("start_response() was called a second time without exc_info")
+        worker = self._worker
+        code = worker.statuses.get(status)
+        if code is None:
+            code = _check_status(status, worker.statuses)
+        self._headers, self._length = worker.headers.check(headers)
+        self._status = code
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """PEP 3333 write(): has sent `data` when it returns."""
+        self._send_block(data, False)
+
+    def _iterate(self, result: Iterable[bytes]) -> None:
+        try:
+            for block in result:
+                self._send_block(block, False)
+            self._finish()
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    def _send_block(self, block: bytes, last: bool) -> None:
+        """Sends a block; `last` if it is known that no other one follows."""
+        if type(block) is not bytes:
+            block = _to_bytes(block)
+        if not block:
+            return
+        if self._started:
+            if self._length is not None:
+                block = block[: self._left]
+                self._left -= len(block)
+                last = not self._left
+            if block and not self.closed:
+                self.send(None, block, last)
+            return
+        if not self._status:
+            raise AssertionError("the app sent a body before it called start_response()")
+        if self._is_bodyless():
+            if last and self._length is None and self._status not in _BODYLESS:
+                self._headers.append(("Content-Length", str(len(block))))
+            self._start(b"", True)
+        elif self._length is not None:
+            block = block[: self._length]
+            self._left = self._length - len(block)
+            self._start(block, not self._left)
+        else:
+            if last:
+                self._headers.append(("Content-Length", str(len(block))))
+            self._start(block, last)
+
+    def _start(self, block: bytes, end: bool) -> None:
+        head = (self._status, self._headers)
+        self._started = True
+        self.send(dumps(head, wire.MARSHAL_VERSION), block, end)
+
+    def _finish(self) -> None:
+        """Ends the response when the app has given all of it."""
+        if self.closed:
+            return
+        if not self._started:
+            if not self._status:
+                raise AssertionError("the app returned without calling start_response()")
+            if not self._is_bodyless():
+                if self._length is None:
+                    self._headers.append(("Content-Length", "0"))
+                self._left = self._length or 0
+            self._start(b"", not self._left)
+        elif not self._left:
+            self.send(None, b"", True)
+        if self._left:
+            sent = (self._length or 0) - self._left
+            raise AssertionError(f"the app declared Content-Length: {self._length} and gave {sent} bytes")
+
+    def _is_bodyless(self) -> bool:
+        return self._status in _BODYLESS or self._environ.get("REQUEST_METHOD") == "HEAD"
+
+    def _fail(self, exc: BaseException) -> None:
+        if self.gone and not self.closed:
+            self.close(wire.frame(wire.RESET, self.id))
+            if isinstance(exc, ClientGone):
+                return
+        message, trace = describe(exc)
+        if not self.closed:
+            self.close(wire.frame(wire.ERROR, self.id, (message, trace)))
+        else:
+            level = "debug" if self.gone else "error"
+            self.scheduler.put(
+                self, wire.log(level, "app raised after its response", error=message, traceback=trace), flush=True
+            )
+
+
+def _check_status(status: str, known: dict[str, int]) -> int:
+    if not isinstance(status, str):
+        raise TypeError(f"the status is a str such as '200 OK', not {status!r}")
+    digits = status[:3]
+    if not (digits.isascii() and digits.isdigit() and status[3:4] in ("", " ") and status.isprintable()):
+        raise ValueError(f"the status is a str such as '200 OK', not {status!r}")
+    code = int(digits)
+    if not 200 <= code <= 999:
+        raise ValueError(f"the status of a response is 200 or more, not {status!r}")
+    if len(known) < 256:
+        known[status] = code
+    return code
+
+
+def _to_bytes(block: object) -> bytes:
+    if isinstance(block, (bytes, bytearray, memoryview)):
+        return bytes(block)
+    raise TypeError(f"the body of a WSGI response is made of bytes, not {type(block).__name__}")
