@@ -17,6 +17,7 @@ import time  # noqa: E402
 from types import FrameType  # noqa: E402
 
 from caddysnake import worker  # noqa: E402
+from caddysnake.wire import ProtocolError  # noqa: E402
 
 GRACE = 1.0  # seconds to exit in an orderly way after Caddy has gone
 
@@ -33,7 +34,11 @@ def main() -> int:
     del sys.argv[1:]
     _leave_signals_to_caddy()
     threading.Thread(target=_exit_with_caddy, args=(sock.fileno(),), name="caddy-watch", daemon=True).start()
-    return worker.run(sock)
+    try:
+        return worker.run(sock)
+    except ProtocolError as exc:
+        print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
+        return 1
 
 
 def _leave_signals_to_caddy() -> None:

@@ -103,6 +103,8 @@ class Server:
 
     def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
         """Adds a frame to what leaves at the end of this turn of the loop."""
+        if not self._out:
+            self._held_since = monotonic()
         self._out += (prefix, head, data)
         self._out_size += HEADER_SIZE + len(head) + len(data)
         if self._out_size >= _MAX_HELD:
@@ -116,11 +118,17 @@ class Server:
             self._flushing = True
             self.loop.call_soon(self._end_turn)
 
+    def flush_overdue(self) -> None:
+        """Sends what has been held for long: who is done does not wait for all others of the same turn."""
+        if self._out and monotonic() - self._held_since > HOLD:
+            self.flush()
+
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
-        for request in self.starts:
-            request.send_start()
-        self.starts.clear()
+        if self.starts:
+            starts, self.starts = self.starts, []
+            for request in starts:
+                request.send_start()
         if self._unsent or not self._out:
             return
         data = b"".join(self._out)
@@ -169,11 +177,6 @@ class Server:
         self._end_turn()
 
     def _begin(self, number: int, scope: dict[str, Any], data: bytes, ended: bool) -> None:
-        # Who is done must not wait for those who take long: they all share this turn.
-        if self._out and monotonic() - self._held_since > HOLD:
-            self.flush()
-        if not self._out:
-            self._held_since = monotonic()
         self._last = number
         if self.state is not None:
             scope["state"] = self.state.copy()
@@ -211,8 +214,8 @@ class Server:
             self._finished.set_result(None)
 
     def _end_turn(self) -> None:
-        self._flushing = False
         self.flush()
+        self._flushing = False
 
     def _send(self, data: bytes) -> int:
         try:
@@ -273,6 +276,7 @@ class Request:
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
         """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
+        self._server.flush_overdue()
         try:
             await app(scope, self.receive, self.send)
             if not self.closed:

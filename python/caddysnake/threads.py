@@ -82,7 +82,9 @@ class Stream:
         scheduler, body = self.scheduler, self.body
         while body is not None and not self.closed:
             with scheduler.lock:
-                if self.gone and not body.finished:
+                if body.finished:
+                    break
+                if self.gone:
                     raise ClientGone("the client has gone")
                 size = body.grant()
                 data = body.take()
@@ -90,8 +92,6 @@ class Stream:
                 scheduler.put(self, wire.credit(self.id, size), flush=True)
             if data is not None:
                 return data
-            if body.ended:
-                break
             scheduler.wait(self, self._readable)
         return b""
 
@@ -404,12 +404,13 @@ class Scheduler:
         self._short = 0
         self.flush()
         while True:
-            while (frame := self._decoder.next()) is not None:
-                self._dispatch(frame)
+            # Looked at when something has just come, because then the threads have had time to become idle.
             if self._short >= SHORT_RUN or monotonic() >= until:
                 self._led_from = self._last
                 if self._pass_lead():
                     return
+            while (frame := self._decoder.next()) is not None:
+                self._dispatch(frame)
             if not self._receive():
                 self._role.release()
                 return

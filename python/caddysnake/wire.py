@@ -156,7 +156,8 @@ class Body:
     def grant(self) -> int:
         """Returns how many bytes of credit to give Caddy now, and counts them as given. Call it when the app asks."""
         size = WINDOW - self._allowed - self._held
-        if self.ended or size < WINDOW // 2:
+        only_first = self._chunks and not self._held  # the app has not asked for more than it has
+        if self.ended or only_first or size < WINDOW // 2:
             return 0
         self._allowed += size
         return size

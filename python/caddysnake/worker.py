@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -25,12 +26,12 @@ def run(sock: socket.socket) -> int:
     serve = _serve_asgi if settings["interface"] == "asgi" else _serve_wsgi
 
     def ready() -> None:
-        sock.sendall(wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
+        _tell(sock, wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
 
     try:
         serve(sock, decoder, settings, ready)
     except StartError as exc:
-        sock.sendall(wire.frame(wire.FAILED, 0, (str(exc), exc.trace)))
+        _tell(sock, wire.frame(wire.FAILED, 0, (str(exc), exc.trace)))
         return 1
     return 0
 
@@ -46,6 +47,11 @@ def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | No
     if kind != wire.START or stream != 0 or not isinstance(head, dict):
         raise wire.ProtocolError(f"the first frame is of type {kind}, not START")
     return head
+
+
+def _tell(sock: socket.socket, frame: bytes) -> None:
+    with contextlib.suppress(OSError):  # Caddy has gone; whoever reads next sees it
+        sock.sendall(frame)
 
 
 def _serve_wsgi(
@@ -67,7 +73,7 @@ def _serve_asgi(
 
     loop, warning = asgi.new_loop(settings["runtime"])
     if warning:
-        sock.sendall(wire.log("warn", warning))
+        _tell(sock, wire.log("warn", warning))
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(asgi.serve(sock, decoder, settings, ready))

@@ -187,9 +187,13 @@ class Request(Stream):
             self._start(block, last)
 
     def _start(self, block: bytes, end: bool) -> None:
-        head = (self._status, self._headers)
         self._started = True
-        self.send(dumps(head, wire.MARSHAL_VERSION), block, end)
+        try:
+            head = dumps((self._status, self._headers), wire.MARSHAL_VERSION)
+        except ValueError:  # a subclass of str, equal to a header that has been checked
+            headers = [(str.__str__(name), str.__str__(value)) for name, value in self._headers]
+            head = dumps((self._status, headers), wire.MARSHAL_VERSION)
+        self.send(head, block, end)
 
     def _finish(self) -> None:
         """Ends the response when the app has given all of it."""

@@ -1,0 +1,220 @@
+"""Which thread of a WSGI worker runs a request: seen from Caddy's side of the socket."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import Launch
+from driver import CREDIT, DATA, DECLINE, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, frame, until
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_short_requests_of_one_batch_run_on_one_thread(launch: Launch, threads: int) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=threads).start()
+    streams = worker.burst(["/thread"] * 64)
+    names = Counter(worker.response(stream).body for stream in streams)
+    # A machine under load may stall the reading thread, and then another one helps.
+    assert names.most_common(1)[0][1] > 1
+    assert len(names) <= threads
+
+
+def test_with_one_thread_a_request_behind_a_slow_one_is_declined(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    slow, *others = worker.burst(["/wait", "/hello", "/hello"])
+    assert [worker.response(stream).closed for stream in others] == [DECLINE, DECLINE]
+    late = worker.request("/hello")
+    assert worker.response(late).closed == DECLINE
+    assert worker.waiting(slow) == []
+
+
+def test_a_slow_request_does_not_hold_up_the_others(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    slow, hello = worker.burst(["/wait", "/hello"])
+    assert worker.response(hello).body == b"hello"
+    assert worker.get("/open").body == b"opened"
+    assert worker.response(slow).body == b"waited"
+
+
+def test_what_is_finished_is_not_held_by_a_slow_request_behind_it(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    hello, slow = worker.burst(["/hello", "/sleep?0.5"])
+    assert worker.response(hello).body == b"hello"
+    assert worker.waiting(slow) == []  # it was not waited for
+    assert worker.response(slow).body == b"slept"
+
+
+def test_as_many_requests_run_at_once_as_there_are_threads(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    for _ in range(5):
+        # Each waits for the three others.
+        assert [worker.response(stream).body for stream in worker.burst(["/meet"] * 4)] == [b"met"] * 4
+
+
+def test_requests_beyond_the_threads_are_declined_and_not_lost(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    streams = worker.burst(["/wait"] * 6)
+    declined = [worker.response(stream).closed for stream in streams[4:]]
+    assert declined == [DECLINE, DECLINE]
+    assert worker.get("/hello").closed == DECLINE
+
+
+def test_a_thread_that_is_still_closing_counts_as_free(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    assert worker.get("/slow/close?0.3").body == b"slow"
+    waits, beyond = worker.burst(["/hello", "/hello"])
+    assert worker.response(beyond).closed == DECLINE
+    assert worker.response(waits).body == b"hello"
+    assert worker.get("/events").body == b"closed slowly"
+
+
+def test_a_request_that_waits_for_a_thread_can_be_called_back(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    assert worker.get("/slow/close?0.3").body == b"slow"
+    waits, beyond = worker.burst(["/events", "/hello"])
+    assert worker.response(beyond).closed == DECLINE  # so the other one has been read
+    worker.reset(waits)
+    assert worker.response(waits).closed == RESET
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_an_upload_in_slices_runs_beside_short_requests(launch: Launch, threads: int) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=threads).start()
+    size = 10 << 20
+    body = bytes(size)
+    upload = worker.request("/count", "POST", body[:MAX_DATA], end=False)
+    at = MAX_DATA
+    answers: Counter[int] = Counter()
+    while at < size:
+        credit = worker.next(upload)
+        assert credit.kind == CREDIT
+        part = int.from_bytes(credit.data, "little")
+        answers[worker.get("/hello").closed] += 1
+        worker.send_rest(upload, body[at : at + part], credit=part, last=at + part >= size)
+        at += part
+    assert worker.response(upload).body == b"%d" % size
+    if threads == 1:
+        assert set(answers) == {DECLINE}
+    else:
+        assert set(answers) == {RESPONSE}
+    assert worker.get("/hello").body == b"hello"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_slow_client_holds_only_its_own_thread(launch: Launch, threads: int) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=threads).start()
+    slow = worker.request(f"/download?{WINDOW + 10}")
+    until(lambda: sum(len(got.data) for got in worker.waiting(slow)) == WINDOW, "all credit is used")
+    for _ in range(10):
+        assert worker.get("/hello").closed == (DECLINE if threads == 1 else RESPONSE)
+    worker.credit(slow, WINDOW)
+    assert len(worker.response(slow).body) == WINDOW + 10
+    assert worker.get("/hello").body == b"hello"
+
+
+def test_many_uploads_and_downloads_at_once(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    size = 3 * WINDOW
+    uploads = [worker.request("/count", "POST", bytes(MAX_DATA), end=False) for _ in range(2)]
+    downloads = [worker.request(f"/download?{size}") for _ in range(2)]
+    for stream in uploads:
+        worker.send_rest(stream, bytes(size - MAX_DATA))
+    assert [worker.response(stream).body for stream in uploads] == [b"%d" % size] * 2
+    assert [len(worker.response(stream).body) for stream in downloads] == [size] * 2
+
+
+def test_the_fast_state_comes_back(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+
+    def one_thread() -> bool:
+        names = [worker.response(stream).body for stream in worker.burst(["/thread"] * 4)]
+        return len(set(names)) == 1
+
+    for _ in range(3):
+        assert worker.get("/sleep?0.05").body == b"slept"
+        until(one_thread, "one thread runs a whole batch again")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_threat_3_a_random_mix_answers_every_request_once_and_with_its_own(launch: Launch, threads: int) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=threads).start()
+    generator = random.Random(threads)
+    open_: dict[int, str] = {}
+    closed: Counter[int] = Counter()
+
+    def settle(stream: int) -> None:
+        path = open_.pop(stream)
+        got = worker.response(stream)
+        closed[got.closed] += 1
+        if got.closed in (RESPONSE, DATA):
+            assert got.body == expected(path)
+        else:
+            assert got.closed in (DECLINE, RESET), got
+
+    def expected(path: str) -> bytes:
+        kind, _, query = path.partition("?")
+        return {
+            "/hello": lambda: b"hello",
+            "/spin": lambda: b"spun",
+            "/sleep": lambda: b"slept",
+            "/stream": lambda: b"x" * 1000 * int(query),
+            "/download": lambda: b"d" * int(query),
+        }[kind]()
+
+    paths = ["/hello"] * 20 + ["/spin?1", "/spin?3", "/sleep?0.002", "/stream?3", "/download?300000"]
+    for _ in range(60):
+        chosen = generator.choices(paths, k=generator.randint(1, 30))
+        streams = worker.burst(chosen)
+        open_.update(zip(streams, chosen, strict=True))
+        if generator.random() < 0.3:
+            for stream in generator.sample(streams, k=min(2, len(streams))):
+                worker.reset(stream)
+        while len(open_) > 10:
+            settle(generator.choice(list(open_)))
+    for stream in list(open_):
+        settle(stream)
+    assert closed[RESPONSE] > 0
+    # Nothing may come on a stream after its closing frame.
+    assert worker.get("/hello").closed == RESPONSE
+    assert worker.unread() == {}
+    assert worker.stop() == 0
+
+
+def test_stop_waits_for_those_that_run(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
+    slow = worker.request("/sleep?0.2")
+    worker.write(frame(STOP, 0))
+    assert worker.response(slow).body == b"slept"
+    assert worker.wait() == 0
+
+
+def test_stop_waits_for_close(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
+    assert worker.get("/slow/close?0.3").body == b"slow"
+    assert worker.stop() == 0
+    assert "left close()" in worker.output()
+
+
+def test_an_idle_worker_uses_no_cpu(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    assert worker.get("/hello").body == b"hello"
+
+    def switches() -> int:
+        total = 0
+        for task in Path(f"/proc/{worker.process.pid}/task").iterdir():
+            status = (task / "status").read_text()
+            total += sum(int(line.split()[1]) for line in status.splitlines() if "ctxt_switches" in line)
+        return total
+
+    # The watchdog stops looking soon after the last request: two looks at the counters give the same.
+    before = [-1]
+
+    def unchanged() -> bool:
+        now = switches()
+        same, before[0] = now == before[0], now
+        return same
+
+    until(unchanged, "no thread of an idle worker wakes up")
+    assert worker.get("/hello").body == b"hello"
