@@ -148,7 +148,7 @@ func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (starte
 		return true, w.endReason(err, interp)
 	case <-interp.Exited():
 		// What it still sent is read; a process that it forked may hold the connection open.
-		_ = rw.SetReadDeadline(time.Now().Add(time.Second))
+		time.AfterFunc(time.Second, w.conn.Close)
 		<-ended
 		p.remove(w)
 		return true, fmt.Errorf("the worker ended: %s", interp.Reason())

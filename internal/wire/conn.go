@@ -1,15 +1,24 @@
 package wire
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"runtime"
 	"sync"
+	"time"
 )
 
-const readBuffer = 128 << 10
+const (
+	// readBuffer is how much one read takes at most, in bytes, unless a frame is larger.
+	readBuffer = 128 << 10
+	// watchInterval is how long frames may wait when no request reads.
+	watchInterval = 5 * time.Millisecond
+)
 
 // ErrClosed is what Recv and Send return when the connection to the worker has ended. It wraps the cause if there is one.
 var ErrClosed = errors.New("the worker's connection has ended")
@@ -17,7 +26,7 @@ var ErrClosed = errors.New("the worker's connection has ended")
 // ErrReset is what Recv returns on a stream that was given up with Reset.
 var ErrReset = errors.New("the stream was reset")
 
-// Handler gets what concerns the connection as a whole. Its methods run on the reading goroutine and must not block.
+// Handler gets what concerns the connection as a whole. Its methods run on the goroutine that reads and must not block.
 type Handler interface {
 	// Control gets the frames of stream 0. The frame is valid until Control returns.
 	Control(f Frame) error
@@ -26,9 +35,17 @@ type Handler interface {
 }
 
 // Conn is Caddy's end of the connection to one worker. One goroutine calls Run; all other methods may be called by any.
+//
+// Whoever waits for a frame also reads, one goroutine at a time: the leader. It takes every frame to its stream until it
+// finds one of its own, and leaves the lead to another that waits. So a lone request is woken once, by the socket, and
+// not a second time by a goroutine that reads for it. Run takes the lead when nobody else does.
 type Conn struct {
 	rw      net.Conn
 	handler Handler
+
+	lead   chan struct{} // holds a token while nobody reads; whoever took it owns buf and filled
+	buf    []byte        // what was read and not yet dispatched
+	filled int
 
 	writeMu sync.Mutex // guards out, spare, writing
 	out     []byte     // frames that nobody has written yet
@@ -39,21 +56,74 @@ type Conn struct {
 	streams  map[uint32]*Stream
 	last     uint32 // the newest stream's number
 	err      error  // why no new stream can be opened
+	cause    error  // what Run returns; set before ended is closed
+	ended    chan struct{}
 }
 
 // NewConn makes a Conn that owns rw.
 func NewConn(rw net.Conn, handler Handler) *Conn {
-	return &Conn{rw: rw, handler: handler, streams: map[uint32]*Stream{}}
+	c := &Conn{
+		rw: rw, handler: handler, streams: map[uint32]*Stream{}, buf: make([]byte, readBuffer),
+		lead: make(chan struct{}, 1), ended: make(chan struct{}),
+	}
+	c.lead <- struct{}{}
+	return c
 }
 
-// Run reads frames until the connection ends and returns why; nil means that the worker closed it. Every open stream
-// fails then.
+// Run reads what comes while no request waits for a frame. It returns when the connection has ended, and why; nil means
+// that the worker closed it. Every open stream has failed by then.
 func (c *Conn) Run() error {
-	err := c.read()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-c.ended:
+			return c.cause
+		case <-timer.C:
+		}
+		select {
+		case <-c.lead:
+			// Once there are requests again, it is for them to read.
+			c.follow(context.Background(), func(busy bool) bool { return busy })
+		default:
+		}
+		timer.Reset(watchInterval)
+	}
+}
+
+// follow reads and dispatches as the leader until done says so, ctx is done, or the connection ends; then it passes the
+// lead on. done is told whether a frame has come for any stream.
+func (c *Conn) follow(ctx context.Context, done func(busy bool) bool) {
+	stop := context.AfterFunc(ctx, c.interrupt)
+	defer stop()
+	for {
+		busy, err := c.readOnce()
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// It may have been meant for an earlier leader: read on if nothing has changed for this one.
+			_ = c.rw.SetReadDeadline(time.Time{})
+		case err != nil:
+			c.end(err)
+			return // with the lead: nobody can read any more
+		}
+		if ctx.Err() != nil || done(busy) {
+			c.lead <- struct{}{}
+			return
+		}
+	}
+}
+
+// interrupt has the leader, whoever it is, look at whether it is done.
+func (c *Conn) interrupt() { _ = c.rw.SetReadDeadline(time.Unix(1, 0)) }
+
+// end closes the connection and fails every stream.
+func (c *Conn) end(err error) {
 	_ = c.rw.Close()
 	c.streamMu.Lock()
 	c.err = ErrClosed
-	if err != nil {
+	if errors.Is(err, io.EOF) {
+		err = nil
+	} else {
 		c.err = fmt.Errorf("%w: %w", ErrClosed, err)
 	}
 	streams := c.streams
@@ -63,7 +133,8 @@ func (c *Conn) Run() error {
 		s.fail(c.err)
 		s.release()
 	}
-	return err
+	c.cause = err
+	close(c.ended)
 }
 
 // Close ends the connection. Run returns soon.
@@ -116,6 +187,10 @@ func (c *Conn) write(frames []byte) {
 		return
 	}
 	c.writing = true
+	c.writeMu.Unlock()
+	// Let the other requests that are about to be sent queue first: under load a write then carries many.
+	runtime.Gosched()
+	c.writeMu.Lock()
 	c.flushLocked()
 }
 
@@ -142,37 +217,35 @@ func (c *Conn) flushLocked() {
 	}
 }
 
-func (c *Conn) read() error {
-	buf := make([]byte, readBuffer)
-	filled := 0
+// readOnce reads what is there and dispatches the frames that are complete. busy tells whether one was for a stream. At
+// the end of the connection the error is io.EOF, and io.ErrUnexpectedEOF within a frame.
+func (c *Conn) readOnce() (busy bool, err error) {
+	n, err := c.rw.Read(c.buf[c.filled:])
+	if err != nil {
+		if errors.Is(err, io.EOF) && c.filled > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return false, fmt.Errorf("reading from the worker: %w", err)
+	}
+	c.filled += n
+	done := 0
 	for {
-		n, err := c.rw.Read(buf[filled:])
+		f, size, need, err := Parse(c.buf[done:c.filled])
 		if err != nil {
-			if errors.Is(err, io.EOF) && filled == 0 {
-				return nil
-			}
-			return fmt.Errorf("reading from the worker: %w", err)
+			return false, err
 		}
-		filled += n
-		done := 0
-		for {
-			f, size, need, err := Parse(buf[done:filled])
-			if err != nil {
-				return err
+		if size == 0 {
+			c.filled = copy(c.buf, c.buf[done:c.filled])
+			if need > len(c.buf) {
+				c.buf = append(make([]byte, 0, need), c.buf[:c.filled]...)[:need]
 			}
-			if size == 0 {
-				rest := copy(buf, buf[done:filled])
-				filled = rest
-				if need > len(buf) {
-					buf = append(make([]byte, 0, need), buf[:rest]...)[:need]
-				}
-				break
-			}
-			if err := c.dispatch(f); err != nil {
-				return err
-			}
-			done += size
+			return busy, nil
 		}
+		if err := c.dispatch(f); err != nil {
+			return false, err
+		}
+		busy = busy || f.Stream != 0
+		done += size
 	}
 }
 

@@ -64,24 +64,15 @@ func newStream(c *Conn) *Stream {
 // fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
 func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	for s.next == len(s.taken) {
-		s.mu.Lock()
-		if len(s.frames) > 0 {
-			s.taken, s.frames = s.frames, s.taken[:0]
-			s.takenBuf, s.buf = s.buf, s.takenBuf[:0]
-			s.next, s.offset = 0, 0
-			s.mu.Unlock()
+		if more, err := s.take(); more {
 			break
-		}
-		err := s.err
-		if s.resetted {
-			err = ErrReset
-		}
-		s.mu.Unlock()
-		if err != nil {
+		} else if err != nil {
 			return Frame{}, err
 		}
 		select {
 		case <-s.arrived:
+		case <-s.conn.lead:
+			s.conn.follow(ctx, func(bool) bool { return s.More() || s.over() })
 		case <-ctx.Done():
 			return Frame{}, ctx.Err()
 		}
@@ -91,6 +82,30 @@ func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	b := s.takenBuf[s.offset : s.offset+r.head+r.data]
 	s.offset += len(b)
 	return Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}, nil
+}
+
+// take moves what arrived to the relaying goroutine's side. more: there was something; err: nothing will come.
+func (s *Stream) take() (more bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case len(s.frames) > 0:
+		s.taken, s.frames = s.frames, s.taken[:0]
+		s.takenBuf, s.buf = s.buf, s.takenBuf[:0]
+		s.next, s.offset = 0, 0
+		return true, nil
+	case s.resetted:
+		return false, ErrReset
+	default:
+		return false, s.err
+	}
+}
+
+// over tells whether Recv will fail when it has returned what arrived.
+func (s *Stream) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resetted || s.err != nil
 }
 
 // More tells whether Recv would return a frame at once.
@@ -161,6 +176,7 @@ func (s *Stream) Reset() {
 		s.send(Reset, false, nil)
 	}
 	notify(s.credited)
+	s.conn.interrupt() // the relaying goroutine may be reading
 }
 
 // Release gives the stream back. Its user must not touch it afterwards; a stream that the worker has not closed must have
