@@ -103,7 +103,8 @@ class Servers:
     def close(self, expected_errors: Sequence[str] = ()) -> None:
         """End all of these servers; fail if one does not end well or leaves something."""
         problems = []
-        for watch in self._watches:
+        while self._watches:
+            watch = self._watches.pop()
             server = watch.server
             problems += _end(server)
             problems += watch.after_stop(expected_errors)
@@ -125,7 +126,7 @@ def _fail_on(problems: list[str]) -> None:
 
 def _is_problem(entry: Entry) -> bool:
     if entry["level"] in ("debug", "info", "warn"):
-        return any(sign in entry.get("line", "") for sign in _VALIDATOR)
+        return any(sign in str(entry.get("line")) for sign in _VALIDATOR)
     return True
 
 
