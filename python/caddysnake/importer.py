@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -28,6 +29,9 @@ def load(target: str, interface: str) -> Callable[..., Any]:
     factory = path.endswith("()")
     path = path.removesuffix("()")
     names = path.split(".")
+    if colon and module_name.endswith(".py"):
+        fixed = module_name.removesuffix(".py").replace("/", ".")
+        raise StartError(f'{directive} {target!r}: a module is named without ".py": write "{fixed}:{path}"')
     if not colon or not all(name.isidentifier() for name in [*module_name.split("."), *names]):
         raise StartError(f"{directive} {target!r}: it must be {_FORM}")
     module = _import(module_name, directive, target)
@@ -93,11 +97,20 @@ def _find(module: ModuleType, names: list[str], directive: str, target: str) -> 
             value = getattr(value, name)
         except AttributeError:
             where = ".".join([module.__name__, *names[:index]])
+            if index == 0 and _is_submodule(module, name):
+                fix = f'"{module.__name__}.{name}:app"'
+                raise StartError(
+                    f"{directive} {target!r}: {where}.{name} is a module; name the app in it: {fix}"
+                ) from None
             public = [other for other in dir(value) if not other.startswith("_")]
             similar = difflib.get_close_matches(name, public, 3) or [n for n in public if n in _USUAL]
             fix = f"did you mean {' or '.join(similar)}?" if similar else "is it defined under another name?"
             raise StartError(f"{directive} {target!r}: {where} ({_file(module)}) has no {name!r}; {fix}") from None
     return value
+
+
+def _is_submodule(module: ModuleType, name: str) -> bool:
+    return hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.{name}") is not None
 
 
 _USUAL = ("app", "application", "create_app", "make_app", "get_app", "get_asgi_application", "get_wsgi_application")

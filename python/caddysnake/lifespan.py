@@ -64,8 +64,7 @@ class Lifespan:
             await self._app(scope, self._events.get, self._send)
         except BaseException as exc:
             if self._answer is not None and not self._answer.done():
-                # SystemExit and KeyboardInterrupt would stop the loop if they left a task
-                self._answer.set_exception(exc if isinstance(exc, Exception) else RuntimeError(describe(exc)[0]))
+                self._answer.set_exception(exc)  # SystemExit too: it would stop the loop if it left this task
             elif isinstance(exc, Exception):
                 message, trace = describe(exc)
                 self._log("error", "app's lifespan ended with an exception", error=message, traceback=trace)

@@ -1,0 +1,6 @@
+"""An app whose import does not end."""
+
+import threading
+
+print("importing")
+threading.Event().wait()

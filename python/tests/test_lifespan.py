@@ -1,0 +1,76 @@
+"""The ASGI lifespan protocol, on asyncio and on uvloop."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Launch
+from driver import APPS
+
+
+@pytest.mark.parametrize("runtime", ["native", "uvloop"])
+def test_startup_precedes_ready_and_shutdown_the_exit(launch: Launch, runtime: str) -> None:
+    worker = launch("lifespan_apps:good", "asgi", lifespan=True, runtime=runtime).start()
+    assert worker.process.stdout is not None
+    assert worker.process.stdout.readline() == b"startup\n"
+    assert worker.get("/hello").body == b"hello"
+    assert worker.stop() == 0
+    assert worker.output() == "shutdown\n"
+
+
+def test_each_request_gets_its_own_copy_of_the_state(launch: Launch) -> None:
+    worker = launch("lifespan_apps:good", "asgi", lifespan=True).start()
+    # The copy is shallow: what the state holds is shared, what a request sets is not.
+    assert worker.get("/state").body == b"0 False []"
+    assert worker.get("/state").body == b"0 False [0]"
+
+
+def test_without_lifespan_the_app_gets_none_and_no_state(launch: Launch) -> None:
+    worker = launch("lifespan_apps:good", "asgi", lifespan=False).start()
+    assert b"state" not in worker.get("/scope").body
+    assert worker.stop() == 0
+    assert worker.output() == ""
+
+
+@pytest.mark.parametrize(
+    ("app", "expected", "in_trace"),
+    [
+        ("fails", "the app's lifespan startup failed: no database", ""),
+        ("fails_silently", "the app's lifespan startup failed: it gave no message", ""),
+        ("raises", "the app's lifespan startup failed: ValueError: no cache", "lifespan_apps.py"),
+        ("exits", "the app's lifespan startup failed: SystemExit: no disk", "lifespan_apps.py"),
+        ("refuses", "the app's lifespan startup failed: AssertionError", "in refuses"),
+    ],
+)
+def test_a_failed_startup_fails_the_start_with_the_apps_own_message(
+    launch: Launch, app: str, expected: str, in_trace: str
+) -> None:
+    message, trace = launch(f"lifespan_apps:{app}", "asgi", lifespan=True).failure()
+    assert message.startswith(expected)
+    assert ("turn `lifespan` off" in message) == bool(in_trace)
+    assert in_trace in trace
+    assert str(APPS) in trace or not in_trace
+
+
+def test_an_app_that_answers_nothing_runs_without_lifespan(launch: Launch) -> None:
+    worker = launch("lifespan_apps:ignores", "asgi", lifespan=True).start()
+    assert worker.log_entry("without an answer")[0] == "warn"
+    assert worker.get("/hello").body == b"hello"
+    assert b"state" not in worker.get("/scope").body
+    assert worker.stop() == 0
+
+
+def test_an_app_that_ends_its_lifespan_early_is_served(launch: Launch) -> None:
+    worker = launch("lifespan_apps:ends", "asgi", lifespan=True).start()
+    assert worker.get("/state").body == b"0 False []"
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [("shutdown_fails", "could not save"), ("shutdown_raises", "ValueError: could not close")],
+)
+def test_a_failed_shutdown_is_logged(launch: Launch, app: str, error: str) -> None:
+    worker = launch(f"lifespan_apps:{app}", "asgi", lifespan=True).start()
+    assert worker.stop() == 0
+    level, _, fields = worker.log_entry("shutdown failed")
+    assert (level, fields["error"]) == ("error", error)

@@ -1,0 +1,176 @@
+"""A worker's process: what the app sees of it, how it ends, and what it does with a broken connection."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+from conftest import Launch
+from driver import APPS, DATA, ERROR, PACKAGE, READY, RESPONSE, STOP, frame, until
+
+both = pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
+
+
+@both
+def test_ready_says_which_process_and_which_python(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+    version = ".".join(map(str, sys.version_info[:3]))
+    assert worker.ready["pid"] == worker.process.pid
+    assert worker.ready["python"].startswith(version)
+
+
+def test_the_app_sees_its_own_folder_and_none_of_the_workers_modules(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi").start()
+    seen = worker.get("/main").body.decode().splitlines()
+    assert seen == [str(APPS), str(APPS)]  # sys.path[0], the current directory; no arguments, no modules
+
+
+def test_the_apps_modules_may_be_called_like_the_workers(launch: Launch) -> None:
+    for name in ("wsgi", "worker", "wire", "threads", "headers"):
+        worker = launch(f"same_names.{name}:app", "wsgi").start()
+        assert worker.get("/").body == name.encode()
+        assert worker.stop() == 0
+    folder = APPS / "same_names"
+    worker = launch("wsgi:app", "wsgi", working_dir=str(folder)).start()
+    assert worker.get("/").body == b"wsgi"
+
+
+@both
+def test_stop_ends_with_status_0_and_runs_atexit(launch: Launch, app: str) -> None:
+    worker = launch("exits:" + app[:4], app[:4]).start()
+    assert worker.stop() == 0
+    assert worker.output() == "atexit\n"
+
+
+@both
+def test_stop_right_after_start_ends_it(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4])
+    worker.write(frame(STOP, 0))
+    assert worker.control().kind == READY
+    assert worker.wait() == 0
+
+
+@both
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_only_caddy_ends_a_worker(launch: Launch, app: str, number: int) -> None:
+    worker = launch(app, app[:4]).start()
+    os.kill(worker.process.pid, number)
+    assert worker.get("/hello").body == b"hello"
+    assert worker.stop() == 0
+
+
+def test_the_apps_own_processes_obey_signals(launch: Launch) -> None:
+    worker = launch("children:app", "wsgi").start()
+    # What a child ended with: the signal's number, negative.
+    assert worker.get("/forked").body == b"-15"
+    assert worker.get("/executed").body == b"-15"
+
+
+@both
+def test_threat_20_a_worker_ends_when_caddy_has_gone(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+    assert worker.get("/hello").body == b"hello"
+    worker.sock.close()
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
+def test_threat_20_a_worker_ends_when_caddy_has_gone_whatever_the_app_does(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+    worker.burst(["/block?60" if "asgi" in app else "/sleep?60"])
+    worker.sock.close()
+    assert worker.wait() in (0, 1)
+
+
+def test_threat_20_a_worker_ends_when_caddy_goes_while_the_app_is_imported(launch: Launch) -> None:
+    worker = launch("hangs:app", "wsgi")
+    assert worker.process.stdout is not None
+    assert worker.process.stdout.readline() == b"importing\n"
+    worker.sock.close()
+    assert worker.wait() == 1
+
+
+def test_a_thread_that_the_app_left_does_not_keep_a_worker_whose_caddy_has_gone(launch: Launch) -> None:
+    worker = launch("exits:with_thread", "wsgi").start()
+    worker.sock.close()
+    assert worker.wait() == 1
+
+
+BROKEN = {
+    "length": struct.pack("<III", 2**32 - 1, 1, DATA),
+    "head": struct.pack("<III", 0, 1, 8 << 8 | DATA),
+    "undecodable": struct.pack("<III", 1, 1, 1 << 8 | DATA) + b"?",
+    "type": struct.pack("<III", 0, 1, 99),
+    "stream": frame(DATA, 1000, None, b"never used"),
+    "response": frame(RESPONSE, 1),
+    "error": frame(ERROR, 0),
+}
+
+
+@both
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
+def test_threat_4_a_broken_frame_ends_the_worker_with_one_line(launch: Launch, app: str, data: bytes) -> None:
+    worker = launch(app, app[:4]).start()
+    worker.write(data)
+    assert worker.wait() == 1
+    output = worker.output().splitlines()
+    assert len(output) == 1
+    assert "the connection to Caddy is broken" in output[0]
+
+
+@both
+def test_threat_4_a_body_without_credit_ends_the_worker(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+    stream = worker.request("/ignore/body" if "asgi" in app else "/wait", "POST", end=False)
+    worker.write(frame(DATA, stream, None, b"too early"))
+    if "asgi" in app:
+        assert worker.response(stream).body == b"did not read"
+        return
+    assert worker.wait() == 1
+
+
+def test_the_first_frame_must_be_start() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, PACKAGE, str(theirs.fileno()), "sync", "wsgi_apps:app"]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, cwd=APPS)
+        ours.sendall(frame(STOP, 0))
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"the first frame is of type 11" in err
+
+
+def test_by_hand_it_says_who_starts_it() -> None:
+    got = subprocess.run([sys.executable, PACKAGE], capture_output=True, text=True, timeout=20, check=False)
+    assert got.returncode == 2
+    assert "started by Caddy" in got.stderr
+    assert len(got.stderr.splitlines()) == 1
+
+
+@both
+def test_threat_28_many_requests_leave_nothing_behind(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+
+    def serve(count: int) -> None:
+        for _ in range(count // 50):
+            for stream in worker.burst(["/hello"] * 50):
+                assert worker.response(stream).body == b"hello"
+
+    def resident() -> int:
+        with open(f"/proc/{worker.process.pid}/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{worker.process.pid}/fd"))
+
+    serve(2000)
+    before = resident(), descriptors()
+    serve(20_000)
+    assert descriptors() == before[1]
+    assert resident() - before[0] < 1 << 20
+    assert until(lambda: worker.unread() == {}, "nothing is left to read")
