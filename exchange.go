@@ -105,6 +105,7 @@ func (e *exchange) serve(ctx context.Context, w *worker, stream *wire.Stream) er
 	stream.Release()
 	if err != nil && e.began {
 		// Only a cut connection tells the client that the response is not whole.
+		_ = http.NewResponseController(e.w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 	return err

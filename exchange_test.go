@@ -1,11 +1,18 @@
 package caddysnake
 
 import (
+	"bufio"
+	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -15,15 +22,30 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
-// fakeWorker is an interpreter without Python: respond says what it sends for each REQUEST.
+// script says what a fake worker sends when it gets f. Answers belong to f's stream. errDie ends the worker.
+type script func(f wire.Frame) ([]wire.Frame, error)
+
+var errDie = errors.New("the fake worker dies")
+
+// answer is the script of a worker that answers each request with the same frames.
+func answer(frames ...wire.Frame) script {
+	return func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type != wire.Request {
+			return nil, nil
+		}
+		return frames, nil
+	}
+}
+
+// fakeWorker is an interpreter without Python.
 type fakeWorker struct {
-	rw      net.Conn
-	exited  chan struct{}
-	respond func(request wire.Frame) []wire.Frame
+	rw     net.Conn
+	exited chan struct{}
+	script script
 }
 
 // launchFake returns a launcher of fake workers.
-func launchFake(respond func(request wire.Frame) []wire.Frame) launcher {
+func launchFake(s script) launcher {
 	return func(settings, int, *zap.Logger) (interpreter, net.Conn, error) {
 		ours, theirs, err := socketpair()
 		if err != nil {
@@ -34,7 +56,7 @@ func launchFake(respond func(request wire.Frame) []wire.Frame) launcher {
 		if err != nil {
 			return nil, nil, err
 		}
-		w := &fakeWorker{rw: rw, exited: make(chan struct{}), respond: respond}
+		w := &fakeWorker{rw: rw, exited: make(chan struct{}), script: s}
 		go w.serve()
 		return w, ours, nil
 	}
@@ -65,10 +87,11 @@ func (w *fakeWorker) serve() {
 				break
 			}
 			done += size
-			if f.Type != wire.Request {
-				continue
+			answers, err := w.script(f)
+			if err != nil {
+				return
 			}
-			for _, answer := range w.respond(f) {
+			for _, answer := range answers {
 				answer.Stream = f.Stream
 				out, _ = wire.Append(out, answer)
 			}
@@ -78,7 +101,7 @@ func (w *fakeWorker) serve() {
 }
 
 func (w *fakeWorker) Exited() <-chan struct{} { return w.exited }
-func (w *fakeWorker) Reason() string          { return "the test is over" }
+func (w *fakeWorker) Reason() string          { return errDie.Error() }
 func (w *fakeWorker) Kill()                   { _ = w.rw.Close() }
 
 // responseHead is the head of a RESPONSE.
@@ -92,14 +115,38 @@ func responseHead(status int64, headers ...[2]string) []byte {
 }
 
 // testPool starts a pool of fake workers.
-func testPool(t testing.TB, s settings, respond func(wire.Frame) []wire.Frame) *pool {
+func testPool(t testing.TB, s settings, script script) *pool {
 	t.Helper()
-	p, err := newPool(s, launchFake(respond), zap.NewNop())
+	s.App = "main:app"
+	s.Workers = max(s.Workers, 1)
+	p, err := newPool(s, launchFake(script), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(p.close)
 	return p
+}
+
+// testServer serves requests with the pool over real connections. The client gets the status of an error and its text.
+func testServer(t testing.TB, p *pool) *httptest.Server {
+	t.Helper()
+	encode := appendEnviron
+	if p.settings.Interface == interfaceASGI {
+		encode = appendScope
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		vars := map[string]any{caddyhttp.ClientIPVarKey: "127.0.0.1", caddyhttp.TrustedProxyVarKey: false}
+		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
+		e := exchange{request: newRequest(r, rootPathAuto), w: w, pool: p, logger: zap.NewNop()}
+		var handlerErr caddyhttp.HandlerError
+		if err := e.run(encode); errors.As(err, &handlerErr) {
+			http.Error(w, handlerErr.Err.Error(), handlerErr.StatusCode)
+		} else if err != nil {
+			t.Errorf("an error without a status: %v", err)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server
 }
 
 // newTestRequest makes a request as Caddy's server would pass it on.
@@ -111,9 +158,8 @@ func newTestRequest(method, target string, body io.Reader) *http.Request {
 
 func BenchmarkExchange(b *testing.B) {
 	head := responseHead(200, [2]string{"content-type", "text/plain"}, [2]string{"content-length", "13"})
-	p := testPool(b, settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, func(wire.Frame) []wire.Frame {
-		return []wire.Frame{{Type: wire.Response, End: true, Head: head, Data: []byte("Hello, world!")}}
-	})
+	p := testPool(b, settings{Interface: interfaceASGI},
+		answer(wire.Frame{Type: wire.Response, End: true, Head: head, Data: []byte("Hello, world!")}))
 	b.ReportAllocs()
 	b.SetParallelism(32)
 	b.RunParallel(func(pb *testing.PB) {
@@ -130,4 +176,271 @@ func BenchmarkExchange(b *testing.B) {
 			}
 		}
 	})
+}
+
+// get returns the status and body of a GET, and how reading the body ended.
+func get(t *testing.T, url string) (status int, body string, err error) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+func TestExchangeStreamsTheResponse(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI}, answer(
+		wire.Frame{Type: wire.Response, Head: responseHead(201, [2]string{"x-a", "1"}, [2]string{"x-a", "2"}), Data: []byte("one ")},
+		wire.Frame{Type: wire.Data, Data: []byte("two ")},
+		wire.Frame{Type: wire.Data, Data: []byte("three"), End: true},
+	))
+	resp, err := http.Get(testServer(t, p).URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 201 || string(body) != "one two three" {
+		t.Errorf("got %d %q, %v", resp.StatusCode, body, err)
+	}
+	if got := resp.Header["X-A"]; len(got) != 2 || got[0] != "1" || got[1] != "2" {
+		t.Errorf("got X-A %q, want both values in order", got)
+	}
+}
+
+func TestExchangeAppErrors(t *testing.T) {
+	failure := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "ValueError: boom"), "Traceback")
+	begin := wire.Frame{Type: wire.Response, Head: responseHead(200), Data: []byte("begun")}
+	tests := map[string]struct {
+		frames    []wire.Frame
+		status    int
+		truncated bool
+	}{
+		"before the response":  {[]wire.Frame{{Type: wire.Error, Head: failure}}, 500, false},
+		"after it began":       {[]wire.Frame{begin, {Type: wire.Error, Head: failure}}, 200, true},
+		"no response at all":   {[]wire.Frame{{Type: wire.Error, Head: marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), ""), "")}}, 500, false},
+		"newline in a header":  {[]wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200, [2]string{"x-a", "1\r\nx-b: 2"})}}, 500, false},
+		"space in a name":      {[]wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200, [2]string{"x a", "1"})}}, 500, false},
+		"empty name":           {[]wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200, [2]string{"", "1"})}}, 500, false},
+		"illegal status":       {[]wire.Frame{{Type: wire.Response, End: true, Head: responseHead(99)}}, 500, false},
+		"informational status": {[]wire.Frame{{Type: wire.Response, End: true, Head: responseHead(101)}}, 500, false},
+		"two lengths": {[]wire.Frame{{Type: wire.Response, End: true,
+			Head: responseHead(200, [2]string{"content-length", "1"}, [2]string{"content-length", "2"}), Data: []byte("x")}}, 500, false},
+		"longer than its length": {[]wire.Frame{{Type: wire.Response, End: true,
+			Head: responseHead(200, [2]string{"content-length", "1"}), Data: []byte("xyz")}}, 200, true},
+		"no marshal": {[]wire.Frame{{Type: wire.Response, End: true, Head: []byte("garbage")}}, 500, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			p := testPool(t, settings{Interface: interfaceASGI}, answer(test.frames...))
+			status, body, err := get(t, testServer(t, p).URL)
+			if status != test.status || (err != nil) != test.truncated {
+				t.Errorf("got %d %q, %v; want %d, truncated %t", status, body, err, test.status, test.truncated)
+			}
+			if p.openRequests() != 0 {
+				// The worker closes what was reset; a fake one that does not keeps the place, as it should.
+				t.Logf("%d places are still taken", p.openRequests())
+			}
+		})
+	}
+}
+
+func TestExchangeDeclinedRequestGoesOn(t *testing.T) {
+	var asked atomic.Int32
+	p := testPool(t, settings{Interface: interfaceWSGI, Threads: 1}, func(f wire.Frame) ([]wire.Frame, error) {
+		switch {
+		case f.Type != wire.Request:
+			return nil, nil
+		case asked.Add(1) < 3:
+			return []wire.Frame{{Type: wire.Decline}}, nil
+		default:
+			return []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200), Data: f.Data}}, nil
+		}
+	})
+	resp, err := http.Post(testServer(t, p).URL, "text/plain", strings.NewReader("the body"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 200 || string(body) != "the body" {
+		t.Errorf("got %d %q, %v", resp.StatusCode, body, err)
+	}
+	if asked.Load() != 3 {
+		t.Errorf("the request was sent %d times, want 3", asked.Load())
+	}
+}
+
+func TestExchangeReplaysOnceWhatHarmsNobody(t *testing.T) {
+	tests := []struct {
+		method, body string
+		deaths       int32
+		status       int
+		asked        int32
+	}{
+		{"GET", "", 1, 200, 2},
+		{"GET", "", 2, 502, 2},
+		{"DELETE", "", 1, 200, 2},
+		{"POST", "", 1, 502, 1},
+		{"PUT", "body", 1, 502, 1},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprintf("%s %s %d deaths", test.method, test.body, test.deaths), func(t *testing.T) {
+			var asked atomic.Int32
+			p := testPool(t, settings{Interface: interfaceASGI}, func(f wire.Frame) ([]wire.Frame, error) {
+				switch {
+				case f.Type != wire.Request:
+					return nil, nil
+				case asked.Add(1) <= test.deaths:
+					return nil, errDie
+				default:
+					return []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200)}}, nil
+				}
+			})
+			request, err := http.NewRequest(test.method, testServer(t, p).URL, strings.NewReader(test.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != test.status || asked.Load() != test.asked {
+				t.Errorf("got %d after %d tries, want %d after %d", resp.StatusCode, asked.Load(), test.status, test.asked)
+			}
+		})
+	}
+}
+
+// echoBody is the script of a worker that asks for the whole body and answers with its size.
+func echoBody() script {
+	sizes := map[uint32]int{}
+	return func(f wire.Frame) ([]wire.Frame, error) {
+		switch f.Type {
+		case wire.Request, wire.Data:
+			sizes[f.Stream] += len(f.Data)
+			if f.End {
+				return []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200), Data: fmt.Append(nil, sizes[f.Stream])}}, nil
+			}
+			credit := uint32(len(f.Data))
+			if f.Type == wire.Request {
+				credit = wire.Window
+			}
+			if credit == 0 {
+				return nil, nil
+			}
+			return []wire.Frame{{Type: wire.Credit, Data: binary.LittleEndian.AppendUint32(nil, credit)}}, nil
+		case wire.Reset:
+			return []wire.Frame{{Type: wire.Reset}}, nil
+		default:
+			return nil, nil
+		}
+	}
+}
+
+func TestExchangeUploads(t *testing.T) {
+	for _, s := range []settings{{Interface: interfaceWSGI, Threads: 1}, {Interface: interfaceASGI}} {
+		server := testServer(t, testPool(t, s, echoBody()))
+		for _, size := range []int{1, 1000, wire.MaxData - 1, wire.MaxData, wire.MaxData + 1, wire.Window + 1, 5 << 20} {
+			for _, chunked := range []bool{false, true} {
+				var body io.Reader = bytes.NewReader(make([]byte, size))
+				if chunked {
+					body = io.MultiReader(body) // hides the size
+				}
+				resp, err := http.Post(server.URL, "application/octet-stream", body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || string(got) != fmt.Sprint(size) {
+					t.Errorf("%s, %d bytes, chunked %t: got %d %q, %v", s.Interface, size, chunked, resp.StatusCode, got, err)
+				}
+			}
+		}
+	}
+}
+
+// A response that overtakes its request's body reaches the client, and what is left of the body never becomes a request.
+func TestExchangeResponseOvertakesTheBody(t *testing.T) {
+	streamed := []wire.Frame{
+		{Type: wire.Response, Head: responseHead(200), Data: []byte("ear")},
+		{Type: wire.Data, Data: []byte("ly"), End: true},
+	}
+	whole := []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200), Data: []byte("early")}}
+	credit := wire.Frame{Type: wire.Credit, Data: binary.LittleEndian.AppendUint32(nil, wire.Window)}
+	for name, frames := range map[string][]wire.Frame{
+		"unread, whole":     whole,
+		"unread, streamed":  streamed,
+		"reading, whole":    append([]wire.Frame{credit}, whole...),
+		"reading, streamed": append([]wire.Frame{credit}, streamed...),
+	} {
+		for _, encoding := range []string{"Content-Length: 40\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n28\r\n"} {
+			t.Run(name+" "+encoding[:1], func(t *testing.T) {
+				var asked atomic.Int32
+				respond := answer(frames...)
+				server := testServer(t, testPool(t, settings{Interface: interfaceASGI}, func(f wire.Frame) ([]wire.Frame, error) {
+					if f.Type == wire.Request {
+						asked.Add(1)
+					}
+					return respond(f)
+				}))
+				conn, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = conn.Close() }()
+				if _, err := fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: a\r\n%sx", encoding); err != nil {
+					t.Fatal(err)
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				if err != nil || string(body) != "early" {
+					t.Errorf("got %q, %v", body, err)
+				}
+				// The rest of the body looks like a request.
+				_, _ = conn.Write([]byte("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n    "))
+				_ = conn.(*net.TCPConn).CloseWrite()
+				_, _ = io.Copy(io.Discard, conn)
+				if asked.Load() != 1 {
+					t.Errorf("the app saw %d requests, want 1", asked.Load())
+				}
+			})
+		}
+	}
+}
+
+func TestExchangeTellsTheWorkerThatTheClientHasGone(t *testing.T) {
+	begun, reset := make(chan struct{}), make(chan struct{})
+	p := testPool(t, settings{Interface: interfaceASGI}, func(f wire.Frame) ([]wire.Frame, error) {
+		switch f.Type {
+		case wire.Request:
+			close(begun)
+		case wire.Reset:
+			close(reset)
+			return []wire.Frame{{Type: wire.Reset}}, nil
+		}
+		return nil, nil
+	})
+	server := testServer(t, p)
+	ctx, cancel := context.WithCancel(context.Background())
+	request, err := http.NewRequestWithContext(ctx, "GET", server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-begun
+		cancel()
+	}()
+	if resp, err := http.DefaultClient.Do(request); err == nil {
+		_ = resp.Body.Close()
+		t.Fatal("the request was answered")
+	}
+	<-reset
 }

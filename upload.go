@@ -5,7 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -33,10 +33,12 @@ type upload struct {
 	end     bool   // pending is all that is left
 	err     error  // why the body broke off
 
-	ended    chan struct{} // closed when the goroutine that reads has ended; nil when none was started
-	reading  atomic.Bool   // that goroutine is inside Read
-	finished atomic.Bool   // the body has been read to its end
-	stopped  atomic.Bool   // nobody wants more of it
+	ended chan struct{} // closed when the goroutine that reads has ended; nil when none was started
+
+	mu       sync.Mutex // guards the fields below
+	reading  bool       // that goroutine is inside Read
+	finished bool       // the body has been read to its end
+	stopped  bool       // nobody wants more of it
 }
 
 // beginUpload appends the first part of the body to the REQUEST frame, and says whether that is the whole body.
@@ -89,45 +91,52 @@ func (u *upload) fill() {
 
 // readAhead reads once, in the background if that takes long.
 func (u *upload) readAhead() {
-	u.ended = make(chan struct{})
+	ended := make(chan struct{})
+	u.ended = ended
 	go func() {
-		defer close(u.ended)
+		defer close(ended)
 		u.read(len(u.buf))
 	}()
 	timer := time.NewTimer(readAheadTime)
 	defer timer.Stop()
 	select {
-	case <-u.ended:
+	case <-ended:
 		u.ended = nil
 	case <-timer.C:
 	}
 }
 
-// read reads at most n bytes into pending.
+// read reads at most n bytes into pending, unless nobody wants them.
 func (u *upload) read(n int) {
-	u.reading.Store(true)
+	u.mu.Lock()
+	if u.stopped {
+		u.mu.Unlock()
+		return
+	}
+	u.reading = true
+	u.mu.Unlock()
 	got, err := u.body.Read(u.buf[:min(n, len(u.buf))])
-	u.reading.Store(false)
 	u.took(got, err)
 }
 
 func (u *upload) took(n int, err error) {
 	u.pending = u.buf[:n]
-	switch {
-	case errors.Is(err, io.EOF):
-		u.end = true
-		u.finished.Store(true)
-	case err != nil:
+	u.end = errors.Is(err, io.EOF)
+	if err != nil && !u.end {
 		u.err = err
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reading = false
+	u.finished = u.end
 }
 
 // start sends the rest of the body on stream, in a goroutine of its own: the pump.
 func (u *upload) start(ctx context.Context, stream *wire.Stream) {
-	before := u.ended
-	u.ended = make(chan struct{})
+	before, ended := u.ended, make(chan struct{})
+	u.ended = ended
 	go func() {
-		defer close(u.ended)
+		defer close(ended)
 		if before != nil {
 			<-before
 		}
@@ -137,7 +146,7 @@ func (u *upload) start(ctx context.Context, stream *wire.Stream) {
 
 // pump sends the body as the worker gives credit, until its end, or until nobody wants it.
 func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
-	for u.err == nil && !u.stopped.Load() {
+	for u.err == nil && !u.isStopped() {
 		credit := stream.Credit(ctx)
 		if credit == 0 {
 			return
@@ -154,9 +163,15 @@ func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
 			return
 		}
 	}
-	if u.err != nil && !u.stopped.Load() {
+	if u.err != nil && !u.isStopped() {
 		stream.Reset() // the app will never get the rest
 	}
+}
+
+func (u *upload) isStopped() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.stopped
 }
 
 // wait returns when the pump of a stream that the worker has declined has let go of it.
@@ -164,20 +179,20 @@ func (u *upload) wait() { <-u.ended }
 
 // beforeResponse prepares the connection for a response that overtakes the body; whole: it is complete already.
 func (u *upload) beforeResponse(header http.Header, whole bool) {
-	if u.finished.Load() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.finished || !u.http1 {
 		return
 	}
-	if whole && !u.reading.Load() {
-		// The app is through, and nothing reads: net/http drops the rest of the body, or the connection.
-		u.stopped.Store(true)
+	// Or net/http would wait for the rest of the body before it answers.
+	_ = u.control.EnableFullDuplex()
+	if whole && !u.reading {
+		// The app is through: when the response is out, net/http drops the rest of the body, or the connection.
+		u.stopped = true
 		return
 	}
-	if u.http1 {
-		// Or net/http would swallow the rest of the body before it answers. The connection cannot be used again: where
-		// the body ends is not known yet, and might never be.
-		_ = u.control.EnableFullDuplex()
-		header.Set("Connection", "close")
-	}
+	// The reading may have to be cut off, and then nobody knows where the body ends and another request begins.
+	header.Set("Connection", "close")
 }
 
 // stop ends the reading, whatever the client does. It returns when nothing reads any more.
@@ -185,20 +200,21 @@ func (u *upload) stop() {
 	if u.ended == nil {
 		return
 	}
-	u.stopped.Store(true)
-	select {
-	case <-u.ended:
-		return
+	u.mu.Lock()
+	u.stopped = true
+	reading := u.reading
+	u.mu.Unlock()
+	switch {
+	case !reading: // nor will it
+		<-u.ended
+	case u.http1:
+		_ = u.control.SetReadDeadline(time.Unix(1, 0))
+		<-u.ended
+		_ = u.control.SetReadDeadline(time.Now().Add(lingerTime))
 	default:
-	}
-	if !u.http1 {
 		_ = u.body.Close()
 		<-u.ended
-		return
 	}
-	_ = u.control.SetReadDeadline(time.Unix(1, 0))
-	<-u.ended
-	_ = u.control.SetReadDeadline(time.Now().Add(lingerTime))
 }
 
 // failure is the client's answer when its body broke off.
