@@ -161,8 +161,7 @@ func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (starte
 
 func (p *pool) logStartError(logger *zap.Logger, err error) {
 	if se, ok := err.(*startError); ok && se.traceback != "" {
-		logger.Error("python app failed to start", zap.String("app", p.settings.App), zap.String("error", se.message),
-			zap.String("traceback", se.traceback))
+		logger.Error("python app failed to start", zap.String("error", se.message), zap.String("traceback", se.traceback))
 	}
 }
 
