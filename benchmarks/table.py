@@ -26,16 +26,16 @@ def _load_table(results: Results, case: Case, workers: int, connections: int) ->
     measured = [series for series in found if series is not None]
     if not measured:
         return ""
-    limit = measured[0]
+    limit = results.find(case.name, workers, "respond")
     title = f"**{case.title}**, {counted(workers, 'worker')}, {counted(connections, 'connection')}"
     return "\n".join([title, "", HEAD, *(_load_row(series, limit) for series in measured), ""])
 
 
-def _load_row(series: Series, limit: Series) -> str:
+def _load_row(series: Series, limit: Series | None) -> str:
     label = CONTENDERS[series.contender].label
     if series.failure:
         return f"| {label} | failed | | | | | |"
-    share = "" if limit.failure else f"{ratio(series, limit, 'requests_per_second'):.2f}"
+    share = "" if limit is None or limit.failure else f"{ratio(series, limit, 'requests_per_second'):.2f}"
     cells = [
         label,
         f"{series.median('requests_per_second'):,.0f}",
