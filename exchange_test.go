@@ -44,8 +44,18 @@ type fakeWorker struct {
 	script script
 }
 
-// launchFake returns a launcher of fake workers.
+// launchFake returns a launcher of fake workers that are ready at once.
 func launchFake(s script) launcher {
+	return launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Start {
+			return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
+		}
+		return s(f)
+	})
+}
+
+// launchStarting returns a launcher of fake workers whose script begins with START.
+func launchStarting(s script) launcher {
 	return func(settings, int, *zap.Logger) (interpreter, net.Conn, error) {
 		ours, theirs, err := socketpair()
 		if err != nil {
@@ -65,7 +75,7 @@ func launchFake(s script) launcher {
 func (w *fakeWorker) serve() {
 	defer close(w.exited)
 	defer func() { _ = w.rw.Close() }()
-	out, _ := wire.Append(nil, wire.Frame{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))})
+	var out []byte
 	buf := make([]byte, 0, 1<<20)
 	for {
 		if _, err := w.rw.Write(out); err != nil {

@@ -1,0 +1,178 @@
+package caddysnake
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/marshal"
+	"github.com/mliezun/caddy-snake/internal/wire"
+)
+
+// eventually fails the test unless condition holds within a few seconds.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// never answers a request.
+func never(wire.Frame) ([]wire.Frame, error) { return nil, nil }
+
+func TestPoolPicksTheLeastLoaded(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceWSGI, Workers: 3, Threads: 2}, never)
+	count := map[*worker]int{}
+	for range 3 {
+		w, err := p.acquire(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		count[w]++
+	}
+	if len(count) != 3 {
+		t.Errorf("three requests went to %d of three idle workers", len(count))
+	}
+	for w := range count {
+		p.release(w, false)
+	}
+}
+
+func TestPoolQueuesInOrderWhatFindsNoRoom(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceWSGI, Workers: 1, Threads: 1}, never)
+	w, err := p.acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := make(chan int, 3)
+	var waiters sync.WaitGroup
+	for i := range 3 {
+		waiters.Go(func() {
+			w, err := p.acquire(context.Background())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			order <- i
+			p.release(w, true) // declined: the window stays one thread wide
+		})
+		eventually(t, "the request waits", func() bool {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.waiting.Len() == i+1
+		})
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := p.acquire(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a request whose client left got %v", err)
+	}
+	p.release(w, true)
+	waiters.Wait()
+	for want := range 3 {
+		if got := <-order; got != want {
+			t.Errorf("request %d came when it was the turn of %d", got, want)
+		}
+	}
+	if n := p.openRequests(); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
+func TestPoolRefusesWhenClosed(t *testing.T) {
+	p, err := newPool(settings{Interface: interfaceASGI, Workers: 1}, launchFake(never), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.close()
+	if _, err := p.acquire(context.Background()); !errors.Is(err, errPoolClosed) {
+		t.Errorf("got %v, want errPoolClosed", err)
+	}
+}
+
+func TestPoolReplacesAWorkerThatDies(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 2}, func(f wire.Frame) ([]wire.Frame, error) {
+		return nil, errDie
+	})
+	w, err := p.acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := wire.AppendHeader(nil)
+	if err := wire.PutHeader(frame, wire.Request, true, 0); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := w.conn.Open(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Recv(context.Background()); !errors.Is(err, wire.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	stream.Release()
+	eventually(t, "another worker serves in its place", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, other := range p.workers {
+			if other == w {
+				return false
+			}
+		}
+		return len(p.workers) == 2 && p.open == 0
+	})
+}
+
+func TestPoolStartFailures(t *testing.T) {
+	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
+	tests := map[string]struct {
+		launch launcher
+		want   string
+	}{
+		"the app's own reason": {launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
+		}), `python app "main:app": no such module`},
+		"death before it is ready": {launchStarting(func(wire.Frame) ([]wire.Frame, error) {
+			return nil, errDie
+		}), "the worker ended before it was ready: the fake worker dies"},
+		"never ready": {launchStarting(never), "did not start within 50ms: 0 of 2 workers are ready"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			s := settings{Interface: interfaceASGI, App: "main:app", Workers: 2, StartTimeout: 50 * time.Millisecond}
+			_, err := newPool(s, test.launch, zap.NewNop())
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestPaceWidensTheWindowOfAFastApp(t *testing.T) {
+	var p pace
+	if p.ahead() != 0 {
+		t.Errorf("a worker that nobody has watched gets %d requests ahead", p.ahead())
+	}
+	start := time.Now()
+	p.since, p.count = start.Add(-pacePeriod), 200 // 200 in 2 ms
+	p.finished(false, false)
+	if p.ahead() != maxAhead {
+		t.Errorf("a worker that finishes 100 requests in a millisecond gets %d ahead, want %d", p.ahead(), maxAhead)
+	}
+	p.finished(false, true)
+	if p.ahead() != 0 {
+		t.Errorf("a worker that declined gets %d requests ahead", p.ahead())
+	}
+	p.since, p.count = start.Add(-time.Second), 10
+	p.finished(false, false)
+	if p.ahead() != 0 {
+		t.Errorf("a worker that takes 100 ms for each request gets %d ahead", p.ahead())
+	}
+}
