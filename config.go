@@ -296,17 +296,17 @@ func (c *Config) validateRuntime() error {
 		return wrong("workers_runtime", "%q is unknown; use process, the default", c.WorkersRuntime)
 	}
 
-	module, runtimes := "module_wsgi", []string{"sync"}
+	kind, runtimes := "WSGI", []string{"sync"}
 	if c.ModuleASGI != "" {
-		module, runtimes = "module_asgi", []string{"native", "uvloop"}
+		kind, runtimes = "ASGI", []string{"native", "uvloop"}
 	}
 	allowed := strings.Join(runtimes, " or ")
 	switch {
 	case c.Runtime == "" || slices.Contains(runtimes, c.Runtime):
 	case c.Runtime == "gevent":
-		return wrong("runtime", "gevent is not in this version; with %s use %s, or leave it out", module, allowed)
+		return wrong("runtime", "gevent is not in this version; for %s apps use %s, or leave it out", kind, allowed)
 	default:
-		return wrong("runtime", "%q does not go with %s; use %s, or leave it out", c.Runtime, module, allowed)
+		return wrong("runtime", "%q does not run %s apps; use %s, or leave it out", c.Runtime, kind, allowed)
 	}
 
 	switch {
@@ -318,7 +318,7 @@ func (c *Config) validateRuntime() error {
 
 	switch {
 	case c.Lifespan == "on" && c.ModuleWSGI != "":
-		return wrong("lifespan", "WSGI has no lifespan protocol; remove it, or use module_asgi")
+		return wrong("lifespan", "WSGI apps have no lifespan protocol; remove it")
 	case c.Lifespan != "" && c.Lifespan != "on" && c.Lifespan != "off":
 		return wrong("lifespan", "%q is unknown; use on or off", c.Lifespan)
 	}

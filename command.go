@@ -1,0 +1,242 @@
+package caddysnake
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
+	"github.com/caddyserver/certmagic"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+)
+
+func init() {
+	caddycmd.RegisterCommand(caddycmd.Command{
+		Name:  "python-server",
+		Usage: "--server-type wsgi|asgi --app <module:variable>",
+		Short: "Serves a Python app",
+		Long: `Serves a WSGI or ASGI app, and its static files, without a Caddyfile.
+
+The app is "module:variable", where module is imported from --working-dir. The
+variable may also be an attribute, "module:object.app", or a function that makes
+the app, "module:make_app()".
+
+With --domain, the app is served over HTTPS, on port 443 if --listen is not
+given, and Caddy gets the certificate by itself: the domain must point to this
+machine. Without it, the app is served over plain HTTP.
+
+Static files are compressed as they are sent. What the app sends is not changed.
+
+Caddy's admin API is off unless --admin gives it an address: whoever reaches it,
+the app included, controls the server.`,
+		CobraFunc: func(cmd *cobra.Command) {
+			var s server
+			s.addFlags(cmd)
+			cmd.Example = `  caddy python-server --server-type wsgi --app main:app
+  caddy python-server --server-type asgi --app main:app --lifespan on --workers 4
+  caddy python-server --server-type wsgi --app mysite.wsgi:application \
+      --working-dir /srv/mysite --venv /srv/mysite/.venv \
+      --static-path /srv/mysite/static --domain example.com`
+			cmd.Args = cobra.ArbitraryArgs
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return fmt.Errorf("unexpected argument %q; give the app as --app module:variable", args[0])
+				}
+				return s.run(cmd)
+			}
+		},
+	})
+}
+
+// server is the command line of `caddy python-server`.
+type server struct {
+	python       Config
+	serverType   string // "wsgi" or "asgi"
+	app          string
+	startTimeout string
+	domain       string
+	listen       string
+	staticPath   string // "" for no static files
+	staticRoute  string
+	admin        string // the admin API's address, "" for none
+	debug        bool
+	accessLogs   bool
+}
+
+const defaultListen = ":9080"
+
+func (s *server) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&s.serverType, "server-type", "t", "", "kind of app, `wsgi|asgi` (required)")
+	flags.StringVarP(&s.app, "app", "a", "", "app as `module:variable` (required)")
+	flags.StringVarP(&s.domain, "domain", "d", "", "`domain` to serve over HTTPS")
+	flags.StringVarP(&s.listen, "listen", "l", defaultListen, "`address` to listen on; with --domain the default is :443")
+	flags.IntVarP(&s.python.Workers, "workers", "w", 0, "`number` of worker processes (default one per CPU)")
+	flags.IntVar(&s.python.Threads, "threads", 0, fmt.Sprintf("`number` of threads in each worker, WSGI only (default %d)", defaultThreads))
+	flags.StringVar(&s.python.WorkingDir, "working-dir", "", "`folder` that the app is in (default the current one)")
+	flags.StringVar(&s.python.VenvPath, "venv", "", "`folder` of the virtual environment whose interpreter runs the app")
+	flags.StringVar(&s.python.PythonPath, "python-path", "", "`interpreter` that runs the app, wins over --venv (default python3 on PATH)")
+	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync; ASGI: native or uvloop (default uvloop if it is installed)")
+	flags.StringVar(&s.python.Lifespan, "lifespan", "", "ASGI lifespan protocol `on|off` (default off)")
+	flags.StringVar(&s.startTimeout, "start-timeout", "120s", "`duration` that the start may take; forever or -1 for no limit")
+	flags.StringVar(&s.staticPath, "static-path", "", "`folder` of static files to serve")
+	flags.StringVar(&s.staticRoute, "static-route", "/static", "`path` in URLs of the static files")
+	flags.BoolVar(&s.debug, "debug", false, "log at debug level")
+	flags.BoolVar(&s.accessLogs, "access-logs", false, "log every request")
+	flags.StringVar(&s.admin, "admin", "", "`address` of Caddy's admin API, such as localhost:2019 (default off)")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Value.Type() == "int" {
+			return fmt.Errorf("--%s: %q is not possible; give a whole number of 1 or more", invalid.GetFlag().Name, invalid.GetValue())
+		}
+		return err
+	})
+}
+
+// run serves until a signal ends the process. It returns only if the start failed.
+func (s *server) run(cmd *cobra.Command) error {
+	caddy.TrapSignals()
+	config, err := s.config(cmd.Flags().Changed("listen"))
+	if err != nil {
+		return err
+	}
+	if err := caddy.Run(config); err != nil {
+		if caddy.Exiting() {
+			select {} // the start was interrupted: Caddy is cleaning up and exits by itself
+		}
+		return startReason(err)
+	}
+	caddy.Log().Info("serving python app", zap.String("app", s.app), zap.String("listen", s.listen))
+	select {}
+}
+
+// startReason strips from err how Caddy came to it: the command line has no modules.
+func startReason(err error) error {
+	reason := err.Error()
+	for _, prefix := range []string{"loading new config: ", "python app module: start: ", "http app module: start: "} {
+		reason = strings.TrimPrefix(reason, prefix)
+	}
+	return errors.New(reason)
+}
+
+// config checks the flags and makes the configuration that they stand for.
+func (s *server) config(listenGiven bool) (*caddy.Config, error) {
+	if err := s.check(); err != nil {
+		if wrong, ok := errors.AsType[*settingError](err); ok {
+			return nil, fmt.Errorf("%s: %w", flagOf(wrong.setting), wrong.err)
+		}
+		return nil, err
+	}
+	if s.domain != "" && !listenGiven {
+		s.listen = ":" + strconv.Itoa(certmagic.HTTPSPort)
+	}
+	httpServer := &caddyhttp.Server{Listen: []string{s.listen}, Routes: s.routes()}
+	if s.accessLogs {
+		httpServer.Logs = new(caddyhttp.ServerLogConfig)
+	}
+	httpApp := caddyhttp.App{Servers: map[string]*caddyhttp.Server{"python": httpServer}}
+
+	persist := false
+	config := &caddy.Config{
+		Admin: &caddy.AdminConfig{
+			Disabled: s.admin == "",
+			Listen:   s.admin,
+			Config:   &caddy.ConfigSettings{Persist: &persist},
+		},
+		AppsRaw: caddy.ModuleMap{"http": caddyconfig.JSON(httpApp, nil)},
+	}
+	if s.debug {
+		config.Logging = &caddy.Logging{Logs: map[string]*caddy.CustomLog{
+			caddy.DefaultLoggerName: {BaseLog: caddy.BaseLog{Level: zap.DebugLevel.CapitalString()}},
+		}}
+	}
+	return config, nil
+}
+
+// check finds what is wrong before Caddy does, so that the message is about a flag.
+func (s *server) check() (err error) {
+	if s.serverType == "" || s.app == "" {
+		return errors.New("--server-type and --app are required, as in caddy python-server --server-type wsgi --app main:app")
+	}
+	switch s.serverType {
+	case interfaceWSGI:
+		s.python.ModuleWSGI = s.app
+	case interfaceASGI:
+		s.python.ModuleASGI = s.app
+	default:
+		return wrong("server_type", "%q is unknown; use wsgi or asgi", s.serverType)
+	}
+	if s.python.StartTimeout, err = parseStartTimeout(s.startTimeout); err != nil {
+		return err
+	}
+	if !strings.ContainsAny(s.listen, ":/") {
+		return wrong("listen", "%q has no port; write for example %s", s.listen, defaultListen)
+	}
+	if s.staticPath != "" {
+		if info, err := os.Stat(s.staticPath); err != nil {
+			return wrong("static_path", "%q: %w; give a folder", s.staticPath, withoutPath(err))
+		} else if !info.IsDir() {
+			return wrong("static_path", "%q is a file; give a folder", s.staticPath)
+		}
+	}
+	if !strings.HasPrefix(s.staticRoute, "/") || strings.Trim(s.staticRoute, "/") == "" {
+		return wrong("static_route", "%q is not a path below /; write for example /static", s.staticRoute)
+	}
+	python := s.python // resolving replaces placeholders; the configuration keeps them
+	_, err = python.resolve()
+	return err
+}
+
+// flagOf names the flag that fills a setting.
+func flagOf(setting string) string {
+	if strings.HasPrefix(setting, "module_") {
+		return "--app"
+	}
+	return "--" + strings.ReplaceAll(setting, "_", "-")
+}
+
+func (s *server) routes() caddyhttp.RouteList {
+	var routes caddyhttp.RouteList
+	if s.staticPath != "" {
+		routes = append(routes, s.staticFiles())
+	}
+	routes = append(routes, caddyhttp.Route{HandlersRaw: []json.RawMessage{
+		caddyconfig.JSONModuleObject(Handler{Config: s.python}, "handler", "python", nil),
+	}})
+	if s.domain == "" {
+		return routes
+	}
+	subroute := caddyhttp.Subroute{Routes: routes}
+	return caddyhttp.RouteList{{
+		MatcherSetsRaw: []caddy.ModuleMap{{"host": caddyconfig.JSON(caddyhttp.MatchHost{s.domain}, nil)}},
+		HandlersRaw:    []json.RawMessage{caddyconfig.JSONModuleObject(subroute, "handler", "subroute", nil)},
+	}}
+}
+
+// staticFiles is the route that answers below staticRoute, so that the app never sees those requests.
+func (s *server) staticFiles() caddyhttp.Route {
+	prefix := strings.TrimRight(s.staticRoute, "/")
+	compress := encode.Encode{
+		EncodingsRaw: caddy.ModuleMap{"zstd": json.RawMessage("{}"), "gzip": json.RawMessage("{}")},
+		Prefer:       []string{"zstd", "gzip"},
+	}
+	return caddyhttp.Route{
+		MatcherSetsRaw: []caddy.ModuleMap{{"path": caddyconfig.JSON(caddyhttp.MatchPath{prefix + "/*"}, nil)}},
+		HandlersRaw: []json.RawMessage{
+			caddyconfig.JSONModuleObject(compress, "handler", "encode", nil),
+			caddyconfig.JSONModuleObject(rewrite.Rewrite{StripPathPrefix: prefix}, "handler", "rewrite", nil),
+			caddyconfig.JSONModuleObject(fileserver.FileServer{Root: s.staticPath}, "handler", "file_server", nil),
+		},
+	}
+}

@@ -1,0 +1,224 @@
+package caddysnake
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+)
+
+// serverConfig returns the JSON that flags stand for, after Caddy has found it valid.
+func serverConfig(t *testing.T, args ...string) (any, error) {
+	t.Helper()
+	var s server
+	cmd := new(cobra.Command)
+	s.addFlags(cmd)
+	if err := cmd.ParseFlags(args); err != nil {
+		return nil, cmd.FlagErrorFunc()(cmd, err)
+	}
+	config, err := s.config(cmd.Flags().Changed("listen"))
+	if err != nil {
+		return nil, err
+	}
+	encoded, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := caddy.Validate(config); err != nil {
+		t.Fatal(err)
+	}
+	var decoded any
+	if err := json.Unmarshal(encoded, &decoded); err != nil {
+		t.Fatal(err)
+	}
+	return decoded, nil
+}
+
+// at returns what stands at a path such as "apps.http.servers" in decoded JSON.
+func at(value any, path string) any {
+	for _, key := range strings.Split(path, ".") {
+		switch node := value.(type) {
+		case map[string]any:
+			value = node[key]
+		case []any:
+			i, err := strconv.Atoi(key)
+			if err != nil || i >= len(node) {
+				return nil
+			}
+			value = node[i]
+		default:
+			return nil
+		}
+	}
+	return value
+}
+
+// serverFolder is a current directory with all that flags may name.
+func serverFolder(t *testing.T) string {
+	dir := testFolder(t)
+	t.Chdir(dir)
+	t.Setenv("PATH", dir)
+	fakePython(t, dir, "python3")
+	fakePython(t, dir, "python3.12")
+	for _, folder := range []string{"app", "files", "venv/bin"} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "venv"), "pyvenv.cfg", "")
+	link(t, filepath.Join(dir, "python3"), "venv/bin/python")
+	return dir
+}
+
+func TestServerFlags(t *testing.T) {
+	serverFolder(t)
+	const httpServer = "apps.http.servers.python"
+	const handler = httpServer + ".routes.0.handle.0"
+	tests := []struct {
+		args []string
+		path string
+		want string // JSON
+	}{
+		{nil, "admin", `{"disabled": true, "config": {"persist": false}}`},
+		{nil, httpServer, `{"listen": [":9080"], "routes": [{"handle": [
+			{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000}]}]}`},
+		{nil, "logging", `null`},
+		{[]string{"--server-type", "asgi"}, handler + ".module_asgi", `"main:app"`},
+		{[]string{"--server-type", "asgi"}, handler + ".module_wsgi", `null`},
+		{[]string{"-t", "asgi", "-a", "x:y", "-l", ":80", "-w", "1"}, httpServer, `{"listen": [":80"], "routes": [{"handle": [
+			{"handler": "python", "module_asgi": "x:y", "workers": 1, "start_timeout": 120000000000}]}]}`},
+		{[]string{"--app", "a.b:c()"}, handler + ".module_wsgi", `"a.b:c()"`},
+		{[]string{"--domain", "example.com"}, httpServer, `{"listen": [":443"], "routes": [
+			{"match": [{"host": ["example.com"]}], "handle": [{"handler": "subroute", "routes": [
+				{"handle": [{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000}]}]}]}]}`},
+		{[]string{"--domain", "example.com", "--listen", ":8443"}, httpServer + ".listen", `[":8443"]`},
+		{[]string{"--domain", "example.com", "--listen", ":9080"}, httpServer + ".listen", `[":9080"]`},
+		{[]string{"--listen", "unix//run/app.sock"}, httpServer + ".listen", `["unix//run/app.sock"]`},
+		{[]string{"--workers", "3"}, handler + ".workers", `3`},
+		{[]string{"--threads", "16"}, handler + ".threads", `16`},
+		{[]string{"--python-path", "python3.12"}, handler + ".python_path", `"python3.12"`},
+		{[]string{"--working-dir", "app"}, handler + ".working_dir", `"app"`},
+		{[]string{"--venv", "venv"}, handler + ".venv_path", `"venv"`},
+		{[]string{"--static-path", "files"}, httpServer + ".routes.0", `{"match": [{"path": ["/static/*"]}], "handle": [
+			{"handler": "encode", "encodings": {"gzip": {}, "zstd": {}}, "prefer": ["zstd", "gzip"]},
+			{"handler": "rewrite", "strip_path_prefix": "/static"}, {"handler": "file_server", "root": "files"}]}`},
+		{[]string{"--static-path", "files"}, httpServer + ".routes.1.handle.0.module_wsgi", `"main:app"`},
+		{[]string{"--static-path", "files", "--static-route", "/assets/css/"}, httpServer + ".routes.0.match", `[{"path": ["/assets/css/*"]}]`},
+		{[]string{"--static-path", "files", "--static-route", "/assets/css/"}, httpServer + ".routes.0.handle.1.strip_path_prefix", `"/assets/css"`},
+		{[]string{"--debug"}, "logging", `{"logs": {"default": {"level": "DEBUG"}}}`},
+		{[]string{"--access-logs"}, httpServer + ".logs", `{}`},
+		{[]string{"--server-type", "asgi", "--lifespan", "on"}, handler + ".lifespan", `"on"`},
+		{[]string{"--server-type", "asgi", "--runtime", "native"}, handler + ".runtime", `"native"`},
+		{[]string{"--start-timeout", "5m"}, handler + ".start_timeout", `300000000000`},
+		{[]string{"--start-timeout", "forever"}, handler + ".start_timeout", `-1`},
+		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
+		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprint(test.args, " ", test.path), func(t *testing.T) {
+			config, err := serverConfig(t, append([]string{"--server-type", "wsgi", "--app", "main:app"}, test.args...)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want any
+			if err := json.Unmarshal([]byte(test.want), &want); err != nil {
+				t.Fatal(err)
+			}
+			if got := at(config, test.path); !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %v\nwant %v", got, want)
+			}
+		})
+	}
+}
+
+// Flags and subdirectives fill the same struct, so the handler's JSON is the same.
+func TestServerMakesTheConfigOfTheDirective(t *testing.T) {
+	dir := serverFolder(t)
+	config, err := serverConfig(t, "--server-type", "asgi", "--app", "main:app", "--workers", "2", "--runtime", "native", "--lifespan", "on",
+		"--working-dir", dir, "--venv", "venv", "--python-path", "python3.12", "--start-timeout", "30s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adapted, err := adapt(t, ":9080 {\npython {\nmodule_asgi main:app\nworkers 2\nruntime native\nlifespan on\nworking_dir "+dir+
+		"\nvenv venv\npython_path python3.12\nstart_timeout 30s\n}\n}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var directive any
+	if err := json.Unmarshal([]byte(adapted), &directive); err != nil {
+		t.Fatal(err)
+	}
+	got, want := at(config, "apps.http.servers.python.routes"), at(directive, "apps.http.servers.srv0.routes")
+	if got == nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestServerFlagErrors(t *testing.T) {
+	serverFolder(t)
+	writeFile(t, ".", "file", "")
+	const required = "--server-type and --app are required, as in caddy python-server --server-type wsgi --app main:app"
+	app := []string{"--server-type", "wsgi", "--app", "main:app"}
+	tests := []struct {
+		args []string
+		want string
+	}{
+		{nil, required},
+		{[]string{"--app", "main:app"}, required},
+		{[]string{"--server-type", "wsgi"}, required},
+		{[]string{"--server-type", "cgi", "--app", "main:app"}, `--server-type: "cgi" is unknown; use wsgi or asgi`},
+		{[]string{"--server-type", "asgi", "--app", "main"},
+			`--app: "main" is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()`},
+		{append(app, "--listen", "9080"), `--listen: "9080" has no port; write for example :9080`},
+		{append(app, "--workers", "-1"), "--workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
+		{append(app, "--workers", "two"), `--workers: "two" is not possible; give a whole number of 1 or more`},
+		{append(app, "--threads", "-1"), "--threads: -1 is not possible; give 1 or more, or leave it out for 8"},
+		{append(app, "--python-path", "none"),
+			`--python-path: "none": executable file not found in $PATH; give the path of a Python interpreter, or the name of one on PATH`},
+		{append(app, "--working-dir", "none"), `--working-dir: "none": no such file or directory; give the folder that the app is in`},
+		{append(app, "--venv", "app"), `--venv: "app" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv`},
+		{append(app, "--static-path", "none"), `--static-path: "none": no such file or directory; give a folder`},
+		{append(app, "--static-path", "file"), `--static-path: "file" is a file; give a folder`},
+		{append(app, "--static-route", "/"), `--static-route: "/" is not a path below /; write for example /static`},
+		{append(app, "--static-route", "static"), `--static-route: "static" is not a path below /; write for example /static`},
+		{append(app, "--lifespan", "on"), "--lifespan: WSGI apps have no lifespan protocol; remove it"},
+		{append(app, "--runtime", "gevent"), "--runtime: gevent is not in this version; for WSGI apps use sync, or leave it out"},
+		{append(app, "--start-timeout", "soon"), `--start-timeout: "soon" is not possible; give a duration such as 120s or 5m, or forever`},
+		{append(app, "--colour"), "unknown flag: --colour"},
+	}
+	for _, test := range tests {
+		t.Run(fmt.Sprint(test.args), func(t *testing.T) {
+			_, err := serverConfig(t, test.args...)
+			if err == nil || err.Error() != test.want {
+				t.Errorf("got  %v\nwant %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestStartReason(t *testing.T) {
+	for chain, want := range map[string]string{
+		`loading new config: python app module: start: python app "main:app": no module`:                        `python app "main:app": no module`,
+		"loading new config: http app module: start: listening on :80: listen tcp :80: bind: permission denied": "listening on :80: listen tcp :80: bind: permission denied",
+		"something else": "something else",
+	} {
+		if got := startReason(errors.New(chain)).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestServerIsACaddyCommand(t *testing.T) {
+	if _, ok := caddycmd.Commands()["python-server"]; !ok {
+		t.Error("caddy python-server is not registered")
+	}
+}
