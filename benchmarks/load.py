@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from request import Failure, wrong_answer
+from request import LOG, Failure, wrong_answer
 from results import Sample
 from stack import Stack
 
@@ -55,7 +55,7 @@ def _check(stack: Stack, report: dict[str, int]) -> None:
     """Raise Failure unless every request of a run was answered rightly, as far as wrk and one more request can tell."""
     stack.check_alive()
     if bad := [f"{report[kind]} {kind}" for kind in ERRORS if report[kind]]:
-        raise Failure(f"errors: {', '.join(bad)}; log: {stack.last_words()}")
+        raise Failure(f"errors: {', '.join(bad)}{LOG}{stack.last_words()}")
     if report["requests"] == 0:
         raise Failure("not one request was answered")
     if report["bytes"] < report["requests"] * len(stack.case.body):

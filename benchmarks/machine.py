@@ -17,7 +17,7 @@ def describe_machine() -> dict[str, str]:
     """CPU, memory and kernel."""
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.machine(),
+        "CPU": names[0] if names else platform.machine(),
         "cores": str(os.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from chart import chart
 from criteria import CRITERIA
-from results import Results
+from request import LOG
+from results import Results, counted
 from table import tables
 
 PAGE = """\
@@ -20,7 +21,7 @@ servers, all measured in one run by `make bench`. Read the figures as ratios: th
 
 ## Figures
 
-Medians of {rounds} rounds of {seconds} s. CPU per request is that of all server processes together; memory is their
+Medians of {rounds} of {seconds} s. CPU per request is that of all server processes together; memory is their
 proportional set size.
 
 {tables}
@@ -40,8 +41,13 @@ def page(results: Results) -> str:
     """The page as Markdown."""
     facts = {"Date": results.started[:10], **results.machine, "Caddy to app servers": results.upstream}
     origin = [f"- {name}: {value}" for name, value in {**facts, **results.versions}.items()]
-    origin += [f"- failed: {line}" for line in results.failures()]
-    return PAGE.format(rounds=results.rounds, seconds=results.seconds, tables=tables(results), origin="\n".join(origin))
+    origin += [f"- failed: {line.partition(LOG)[0]}" for line in results.failures()]
+    return PAGE.format(
+        rounds=counted(results.rounds, "round"),
+        seconds=results.seconds,
+        tables=tables(results),
+        origin="\n".join(origin),
+    )
 
 
 def print_verdicts(results: Results) -> bool:

@@ -7,6 +7,7 @@ import http.client
 from cases import Case
 
 TIMEOUT_SECONDS = 30.0
+LOG = "; log: "  # in a Failure's message: from here on the last words of the server's log
 
 
 class Failure(Exception):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from cases import APPS, Case
 from contenders import Contender, Upstream, caddyfile
-from request import Failure, wrong_answer
+from request import LOG, Failure, wrong_answer
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 15.0
@@ -72,7 +72,7 @@ class Stack:
         while wrong := wrong_answer(self.case, self.port):
             self.check_alive()
             if time.perf_counter() > deadline:
-                raise Failure(f"no right answer within {READY_SECONDS:.0f} s, last: {wrong}; log: {self.last_words()}")
+                raise Failure(f"no right answer within {READY_SECONDS:.0f} s, last: {wrong}{LOG}{self.last_words()}")
             time.sleep(POLL_SECONDS)
         return time.perf_counter() - self.started
 
@@ -80,7 +80,7 @@ class Stack:
         """Raise Failure if Caddy or the app server has ended."""
         for process in self.processes:
             if process.poll() is not None:
-                raise Failure(f"ended with status {process.returncode}; log: {self.last_words()}")
+                raise Failure(f"ended with status {process.returncode}{LOG}{self.last_words()}")
 
     def wait_quiet(self) -> None:
         """Wait until start-up work is over, so that every worker takes part from the first request on."""
