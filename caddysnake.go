@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -16,6 +17,9 @@ import (
 func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(App))
+	// Apps stop in no particular order. At exit the pools go last, when the HTTP servers have finished their requests.
+	// Context.OnExit would not do: Provision gets a copy of the context.
+	caddy.OnExit(func(context.Context) { closePools() })
 }
 
 // Handler is the HTTP handler that passes requests to one Python app. It holds configuration; the App holds the workers.
@@ -84,12 +88,22 @@ type App struct {
 type poolRef struct {
 	settings settings
 	pool     *pool // set before App.started is closed
-	held     bool  // this config counts among the pool's users; only Start, Stop and exit look at it
+	held     bool  // this config counts among the pool's users; only Start and Stop look at it
 }
 
 // pools holds the running pools of all configs, by settings.key. A config that leaves an app as it was takes over its
 // running workers.
 var pools = caddy.NewUsagePool()
+
+// closePools stops all pools, side by side.
+func closePools() {
+	var closing sync.WaitGroup
+	pools.Range(func(_, value any) bool {
+		closing.Go(value.(*pool).close)
+		return true
+	})
+	closing.Wait()
+}
 
 // CaddyModule implements caddy.Module.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -103,8 +117,6 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.started = make(chan struct{})
-	// Apps stop in no particular order. At exit the pools go last, when the HTTP servers have finished their requests.
-	ctx.OnExit(func(context.Context) { a.release() })
 	return nil
 }
 
@@ -123,6 +135,9 @@ func (a *App) register(s settings) *poolRef {
 // Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if
 // one cannot start, none is kept and the error says why.
 func (a *App) Start() error {
+	if len(a.refs) > 0 {
+		raiseHeapFloor()
+	}
 	results := make(chan error)
 	for _, ref := range a.refs {
 		go func() { results <- ref.acquire(a.logger) }()

@@ -28,10 +28,10 @@ type upload struct {
 	control *http.ResponseController
 	http1   bool
 
-	buf     []byte
-	pending []byte // read and not sent yet: a part of buf
-	end     bool   // pending is all that is left
-	err     error  // why the body broke off
+	buf      *uploadBuffer
+	from, to int   // what of buf was read and not sent yet
+	end      bool  // that is all that is left
+	err      error // why the body broke off
 
 	ended chan struct{} // closed when the goroutine that reads has ended; nil when none was started
 
@@ -40,6 +40,11 @@ type upload struct {
 	finished bool       // the body has been read to its end
 	stopped  bool       // nobody wants more of it
 }
+
+// uploadBuffer holds the data of one frame, behind room for its header.
+type uploadBuffer [wire.HeaderSize + wire.MaxData]byte
+
+var uploadBuffers = sync.Pool{New: func() any { return new(uploadBuffer) }}
 
 // beginUpload appends the first part of the body to the REQUEST frame, and says whether that is the whole body.
 //
@@ -52,37 +57,43 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 	}
 	u := &upload{
 		body: r.Body, control: http.NewResponseController(e.w), http1: r.ProtoMajor == 1,
-		buf: make([]byte, wire.MaxData),
+		buf: uploadBuffers.Get().(*uploadBuffer),
 	}
+	e.upload = u
 	if e.pool.settings.Interface == interfaceWSGI {
 		u.fill()
 	} else if r.Header.Get("Expect") == "" { // or the app decides whether the client is to go on
 		u.readAhead()
 	}
+	if u.ended != nil { // it still reads
+		return frame, false, nil
+	}
 	if u.err != nil {
-		return nil, false, u.failure()
+		err := u.failure()
+		e.endUpload()
+		return nil, false, err
 	}
-	if u.ended == nil {
-		frame = append(frame, u.pending...)
-		u.pending = nil
-		if u.end {
-			return frame, true, nil
-		}
+	frame = append(frame, u.buf[u.from:u.to]...)
+	u.from = u.to
+	if u.end {
+		e.endUpload()
+		return frame, true, nil
 	}
-	e.upload = u
 	return frame, false, nil
 }
 
-// endUpload stops reading.
+// endUpload stops reading and gives the buffer back.
 func (e *exchange) endUpload() {
 	if e.upload != nil {
 		e.upload.stop()
+		uploadBuffers.Put(e.upload.buf)
+		e.upload = nil
 	}
 }
 
 // fill reads until the buffer is full or the body has ended.
 func (u *upload) fill() {
-	n, err := io.ReadFull(u.body, u.buf)
+	n, err := io.ReadFull(u.body, u.buf[wire.HeaderSize:])
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
 	}
@@ -95,7 +106,7 @@ func (u *upload) readAhead() {
 	u.ended = ended
 	go func() {
 		defer close(ended)
-		u.read(len(u.buf))
+		u.read(wire.MaxData)
 	}()
 	timer := time.NewTimer(readAheadTime)
 	defer timer.Stop()
@@ -106,7 +117,7 @@ func (u *upload) readAhead() {
 	}
 }
 
-// read reads at most n bytes into pending, unless nobody wants them.
+// read reads at most n bytes, unless nobody wants them.
 func (u *upload) read(n int) {
 	u.mu.Lock()
 	if u.stopped {
@@ -115,12 +126,12 @@ func (u *upload) read(n int) {
 	}
 	u.reading = true
 	u.mu.Unlock()
-	got, err := u.body.Read(u.buf[:min(n, len(u.buf))])
+	got, err := u.body.Read(u.buf[wire.HeaderSize : wire.HeaderSize+min(n, wire.MaxData)])
 	u.took(got, err)
 }
 
 func (u *upload) took(n int, err error) {
-	u.pending = u.buf[:n]
+	u.from, u.to = wire.HeaderSize, wire.HeaderSize+n
 	u.end = errors.Is(err, io.EOF)
 	if err != nil && !u.end {
 		u.err = err
@@ -151,14 +162,14 @@ func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
 		if credit == 0 {
 			return
 		}
-		if len(u.pending) == 0 && !u.end {
+		if u.from == u.to && !u.end {
 			u.read(credit)
 			continue
 		}
-		n := min(credit, len(u.pending))
-		last := u.end && n == len(u.pending)
-		stream.Send(u.pending[:n], last)
-		u.pending = u.pending[n:]
+		n := min(credit, u.to-u.from)
+		last := u.end && n == u.to-u.from
+		stream.Send(u.buf[u.from-wire.HeaderSize:u.from+n], last) // what is before has been sent
+		u.from += n
 		if last {
 			return
 		}

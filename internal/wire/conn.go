@@ -16,6 +16,8 @@ import (
 const (
 	// readBuffer is how much one read takes at most, in bytes, unless a frame is larger.
 	readBuffer = 128 << 10
+	// largeWrite is the size from which a frame is written without being copied, in bytes.
+	largeWrite = 16 << 10
 	// watchInterval is how long frames may wait when no request reads.
 	watchInterval = 5 * time.Millisecond
 )
@@ -49,7 +51,7 @@ type Conn struct {
 
 	writeMu sync.Mutex // guards out, spare, writing
 	out     []byte     // frames that nobody has written yet
-	spare   []byte     // the buffer that out was before, while nobody writes it
+	spare   []byte     // the queue's other buffer, empty, while nobody writes it
 	writing bool       // some goroutine is writing; it takes along what is queued meanwhile
 
 	streamMu sync.Mutex // guards streams, last, err
@@ -177,43 +179,44 @@ func (c *Conn) Control(t Type, head []byte) error {
 	return nil
 }
 
-// write queues whole frames. Whoever finds no write in progress writes for all; a write error closes the connection,
-// which the reading goroutine sees.
-func (c *Conn) write(frames []byte) {
+// write sends whole frames; b is free again when it returns. Whoever finds no write in progress writes for all; a write
+// error closes the connection, which the goroutine that reads sees.
+func (c *Conn) write(b []byte) {
 	c.writeMu.Lock()
-	c.out = append(c.out, frames...)
 	if c.writing {
+		c.out = append(c.out, b...)
 		c.writeMu.Unlock()
 		return
 	}
 	c.writing = true
-	c.writeMu.Unlock()
-	// Let the other requests that are about to be sent queue first: under load a write then carries many.
-	runtime.Gosched()
-	c.writeMu.Lock()
-	c.flushLocked()
-}
-
-// flushLocked writes what is queued. It is called with writeMu held and writing set, and returns with neither.
-func (c *Conn) flushLocked() {
-	for {
-		b := c.out
-		c.out = c.spare[:0]
-		c.spare = nil
+	if len(b) < largeWrite {
+		c.out = append(c.out, b...)
 		c.writeMu.Unlock()
-		_, err := c.rw.Write(b)
-		if err != nil {
-			_ = c.rw.Close()
+		// Let the other requests that are about to be sent queue first: under load a write then carries many.
+		runtime.Gosched()
+		b = nil
+	} else {
+		c.writeMu.Unlock() // saves copying it
+	}
+	queued := false // b is a buffer of the queue's
+	for {
+		if len(b) > 0 {
+			if _, err := c.rw.Write(b); err != nil {
+				_ = c.rw.Close()
+				return // writing stays true: nothing is written any more
+			}
 		}
 		c.writeMu.Lock()
-		if cap(b) <= 4*MaxData {
-			c.spare = b
+		if queued && cap(b) <= 4*MaxData {
+			c.spare = b[:0]
 		}
-		if len(c.out) == 0 || err != nil {
-			c.writing = err != nil // after an error nothing is written any more
+		if len(c.out) == 0 {
+			c.writing = false
 			c.writeMu.Unlock()
 			return
 		}
+		b, c.out, c.spare, queued = c.out, c.spare, nil, true
+		c.writeMu.Unlock()
 	}
 }
 

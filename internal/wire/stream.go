@@ -60,7 +60,8 @@ func newStream(c *Conn) *Stream {
 	return s
 }
 
-// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE or RESET. Its bytes stay valid until the next call. It
+// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE or RESET. Frames of data that came together are joined, so
+// one may carry up to Window bytes. Its bytes stay valid until the next call. It
 // fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
 func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	for s.next == len(s.taken) {
@@ -72,6 +73,11 @@ func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 		select {
 		case <-s.arrived:
 		case <-s.conn.lead:
+			if s.More() || s.over() {
+				// The last leader has brought it since take looked: reading on might wait for ever.
+				s.conn.lead <- struct{}{}
+				continue
+			}
 			s.conn.follow(ctx, func(bool) bool { return s.More() || s.over() })
 		case <-ctx.Done():
 			return Frame{}, ctx.Err()
@@ -79,6 +85,12 @@ func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	}
 	r := s.taken[s.next]
 	s.next++
+	// Parts of the body that have come together are handed on as one: they lie one behind the other.
+	for !r.end && s.next < len(s.taken) && s.taken[s.next].t == Data {
+		r.end = s.taken[s.next].end
+		r.data += s.taken[s.next].data
+		s.next++
+	}
 	b := s.takenBuf[s.offset : s.offset+r.head+r.data]
 	s.offset += len(b)
 	return Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}, nil
@@ -129,7 +141,7 @@ func (s *Stream) Consumed(n int) {
 	s.window += s.consumed
 	s.mu.Unlock()
 	if !closed {
-		s.send(Credit, false, binary.LittleEndian.AppendUint32(nil, uint32(s.consumed)))
+		s.send(Credit, false, binary.LittleEndian.AppendUint32(AppendHeader(nil), uint32(s.consumed)))
 	}
 	s.consumed = 0
 }
@@ -155,14 +167,15 @@ func (s *Stream) Credit(ctx context.Context) int {
 	}
 }
 
-// Send sends a part of the body, at most MaxData bytes and never more than Credit returned; end: it is the last one.
-func (s *Stream) Send(data []byte, end bool) {
+// Send sends a part of the body, at most MaxData bytes and never more than Credit returned; end: it is the last one. The
+// data begins at HeaderSize in frame, which Send completes.
+func (s *Stream) Send(frame []byte, end bool) {
 	s.mu.Lock()
-	s.credit -= len(data)
+	s.credit -= len(frame) - HeaderSize
 	over := s.closed || s.resetted
 	s.mu.Unlock()
 	if !over {
-		s.send(Data, end, data)
+		s.send(Data, end, frame)
 	}
 }
 
@@ -173,7 +186,7 @@ func (s *Stream) Reset() {
 	s.resetted = true
 	s.mu.Unlock()
 	if !over {
-		s.send(Reset, false, nil)
+		s.send(Reset, false, AppendHeader(nil))
 	}
 	notify(s.credited)
 	s.conn.interrupt() // the relaying goroutine may be reading
@@ -183,15 +196,13 @@ func (s *Stream) Reset() {
 // been Reset.
 func (s *Stream) Release() { s.release() }
 
-func (s *Stream) send(t Type, end bool, data []byte) {
-	// A part of a body is copied here and once more into the connection's queue; both are dwarfed by the system calls.
-	b := make([]byte, HeaderSize, HeaderSize+len(data))
-	b = append(b, data...)
-	if err := PutHeader(b, t, end, 0); err != nil {
+// send completes a frame without a head and sends it.
+func (s *Stream) send(t Type, end bool, frame []byte) {
+	if err := PutHeader(frame, t, end, 0); err != nil {
 		panic(err) // the caller broke its promise
 	}
-	putStream(b, s.id)
-	s.conn.write(b)
+	putStream(frame, s.id)
+	s.conn.write(frame)
 }
 
 // deliver stores a frame for Recv. The reading goroutine calls it.

@@ -123,15 +123,20 @@ func open(t *testing.T, c *Conn, p peer) (*Stream, uint32) {
 func TestResponse(t *testing.T) {
 	c, p, handler, _ := connect(t)
 	s, id := open(t, c, p)
-	p.send(Frame{Stream: id, Type: Response, Head: []byte("head"), Data: []byte("one")})
-	p.send(Frame{Stream: id, Type: Data, Data: []byte("two"), End: true})
-	f, err := s.Recv(context.Background())
-	if err != nil || f.Type != Response || string(f.Head) != "head" || string(f.Data) != "one" || f.End {
-		t.Fatalf("got %+v, %v", f, err)
+	p.send(Frame{Stream: id, Type: Response, Head: []byte("head"), Data: []byte("one ")})
+	p.send(Frame{Stream: id, Type: Data, Data: []byte("two ")})
+	p.send(Frame{Stream: id, Type: Data, Data: []byte("three"), End: true})
+	// Parts that came together arrive as one.
+	var head, data []byte
+	for ended := false; !ended; {
+		f, err := s.Recv(context.Background())
+		if err != nil || (f.Type != Response) != (head != nil) {
+			t.Fatalf("got %+v, %v", f, err)
+		}
+		head, data, ended = append(head, f.Head...), append(data, f.Data...), f.End
 	}
-	f, err = s.Recv(context.Background())
-	if err != nil || f.Type != Data || string(f.Data) != "two" || !f.End {
-		t.Fatalf("got %+v, %v", f, err)
+	if string(head) != "head" || string(data) != "one two three" {
+		t.Errorf("got %q and %q", head, data)
 	}
 	s.Release()
 	s, id2 := open(t, c, p) // the reader has dealt with the first stream by now
@@ -210,7 +215,7 @@ func TestBodyWaitsForCredit(t *testing.T) {
 	if n := <-credit; n != 5 {
 		t.Fatalf("got credit for %d bytes, want 5", n)
 	}
-	go s.Send([]byte("hello"), true)
+	go s.Send(append(AppendHeader(nil), "hello"...), true)
 	if f := p.receive(); f.Type != Data || string(f.Data) != "hello" || !f.End {
 		t.Fatalf("got %+v", f)
 	}
