@@ -7,7 +7,7 @@ A test asks for one of two fixtures of conftest.py; both are a `Servers` (check.
 - `serve_shared(site, warm_up="/")` starts one for all tests of a module, usually in a module-scoped fixture.
 
 `site` is the inside of a Caddyfile site block. In a `python` block, `import worker` stands for the interpreter and the
-runtime that the suite is run with, and for `working_dir` tests/apps:
+runtime that the suite is run with and for `working_dir` tests/apps, `import interpreter` for all but working_dir:
 
     def test_hello(serve: Servers) -> None:
         server = serve("python {\n module_wsgi hello:app \n import worker \n}")

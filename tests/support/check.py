@@ -1,5 +1,6 @@
 """The check after each test: nothing may be left behind."""
 
+import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -79,17 +80,20 @@ class Servers:
         self._watches.append(Watch(server))
         return server
 
-    def __call__(self, site: str, options: str = "", *, warm_up: str | None = None, **env: str) -> Server:
+    def __call__(
+        self, site: str, options: str = "", *, tls: bool = False, warm_up: str | None = None, **env: str
+    ) -> Server:
         """A server that is ready.
 
         Args:
             site: the inside of its site block; see Server.start.
             options: further global options.
+            tls: serve the site over TLS and HTTP/2.
             warm_up: a path to get before the first test, so that what an app opens once for ever is open.
             env: further environment variables of Caddy.
         """
         server = self.new(**env)
-        server.start(site, options)
+        server.start(site, options, tls=tls)
         if warm_up is not None:
             assert server.get(warm_up).status_code < 500, server.log.path.read_text()
             server.close_client()
@@ -116,7 +120,11 @@ def _end(server: Server) -> list[str]:
     server.close_client()
     if server.process is None or server.process.returncode is not None:
         return []  # the test itself has seen the end
-    status = server.stop()
+    try:
+        status = server.stop()
+    except subprocess.TimeoutExpired:
+        server.process.kill()
+        status = server.process.wait()
     return [f"caddy ended with status {status}"] if status != 0 else []
 
 

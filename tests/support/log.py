@@ -13,7 +13,8 @@ Entry = dict[str, Any]
 class Log:
     """What Caddy wrote to standard error: JSON entries, one to a line.
 
-    A line that is not JSON (Go's own panic trace, say) becomes an entry of level "raw" with the line as its "msg".
+    A line that is not JSON (Go's own panic trace, say), or has a field twice, becomes an entry of level "raw" with the
+    line as its "msg".
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +61,13 @@ class Log:
                 if not line.endswith(b"\n"):
                     return
                 try:
-                    yield json.loads(line)
+                    yield json.loads(line, object_pairs_hook=_unique)
                 except ValueError:
                     yield {"level": "raw", "msg": line.decode(errors="replace").rstrip("\n")}
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Entry:
+    entry = dict(pairs)
+    if len(entry) != len(pairs):
+        raise ValueError("a field is given twice")
+    return entry

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import uuid
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Server:
     """One `caddy` process with what belongs to it.
 
     Attributes:
-        url: where the site answers, "http://127.0.0.1:PORT".
+        url: where the site answers, "http://127.0.0.1:PORT" or "https://127.0.0.1:PORT".
+        tls: whether the site is served over TLS, and HTTP/2.
         log: what Caddy wrote to standard error, parsed.
         folder: a folder of this server alone; `folder / "tmp"` is TMPDIR of Caddy and its workers.
         client: an httpx client of `url` that follows no redirects; the check after each test closes it.
@@ -41,7 +43,7 @@ class Server:
         self.worker = worker
         self.port = Port()
         self.admin = Port()
-        self.url = f"http://127.0.0.1:{self.port.number}"
+        self.tls = False
         self.tmp = folder / "tmp"
         self.tmp.mkdir(parents=True)
         self._mark = uuid.uuid4().hex
@@ -53,19 +55,26 @@ class Server:
 
     # Start and stop.
 
-    def start(self, site: str, options: str = "") -> None:
-        """Run `caddy run` with this site and wait until it accepts connections.
+    def start(self, site: str, options: str = "", *, tls: bool = False) -> None:
+        """Run `caddy run` with this site and wait until the configuration is in force: all workers are ready.
 
         Args:
             site: the inside of the site block.
             options: further global options.
+            tls: serve the site over TLS and HTTP/2, with a certificate of Caddy's own authority, which the clients trust.
 
         Raises:
             AssertionError: Caddy ended instead; the message carries its log.
         """
+        self.tls = tls
         self.write_caddyfile(site, options)
         self.launch("run", "--config", str(self.caddyfile))
-        self.wait_ready()
+        # The admin API begins to listen before the apps do, and holds back its answer until the configuration is loaded.
+        self.wait_accepting(self.admin)
+        assert self.admin_request("GET", "/config/").json() is not None
+        self.wait_accepting(self.port)
+        if tls:
+            wait_until(self._has_certificate, f"certificate of {self.url}", 30)
 
     def launch(self, *arguments: str) -> None:
         """Start `caddy` with these arguments and do not wait for anything."""
@@ -79,19 +88,19 @@ class Server:
             stderr=self._stderr,
         )
 
-    def wait_ready(self) -> None:
-        """Wait until the port accepts connections."""
+    def wait_accepting(self, port: Port) -> None:
+        """Wait until Caddy accepts connections on `port`; AssertionError with its log if it ends instead."""
         process = self._started()
-        wait_until(lambda: self.port.accepts() or process.poll() is not None, f"listener on {self.url}", 60)
-        if process.poll() is not None:
+        wait_until(lambda: port.accepts() or process.poll() is not None, f"listener on port {port.number}", 60)
+        if process.returncode is not None:
             raise AssertionError(f"caddy ended with status {process.returncode}:\n{self.log.path.read_text()}")
 
     def wait_exit(self, seconds: float = 30) -> int:
         """Wait until Caddy has ended by itself; its exit status."""
         return self._started().wait(seconds)
 
-    def stop(self, seconds: float = 20) -> int:
-        """Ask Caddy to stop as `docker stop` or systemd would, and return its exit status."""
+    def stop(self, seconds: float = 30) -> int:
+        """Ask Caddy to stop as `docker stop` or systemd would, and return its exit status once it has ended."""
         process = self._started()
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -118,18 +127,27 @@ class Server:
 
     def write_caddyfile(self, site: str, options: str = "") -> None:
         """Write the Caddyfile of this server."""
+        auto_https, address, tls = "off", f"http://:{self.port.number}", ""
+        if self.tls:
+            auto_https, address, tls = "disable_redirects\nskip_install_trust", self.url, "tls internal\n"
         self.caddyfile.write_text(
-            f"{{\nadmin 127.0.0.1:{self.admin.number}\npersist_config off\nauto_https off\n{options}\n}}\n"
+            f"{{\nadmin 127.0.0.1:{self.admin.number}\npersist_config off\nauto_https {auto_https}\n{options}\n}}\n"
             f"{self.worker.caddyfile()}"
-            f"http://:{self.port.number} {{\nbind 127.0.0.1\n{site}\n}}\n"
+            f"{address} {{\nbind 127.0.0.1\n{tls}{site}\n}}\n"
         )
 
-    def reload(self, site: str, options: str = "", *, force: bool = False) -> None:
-        """Run `caddy reload` with a new site; AssertionError with its output if it fails."""
+    def reload(self, site: str, options: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `caddy reload` with a new site and return how that went."""
         self.write_caddyfile(site, options)
-        address = f"127.0.0.1:{self.admin.number}"
-        result = self.command("reload", "--config", str(self.caddyfile), "--address", address, *["--force"] * force)
-        assert result.returncode == 0, result.stderr
+        return self.command(
+            "reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}"
+        )
+
+    def admin_request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """A request to Caddy's admin API."""
+        return httpx.request(
+            method, f"http://127.0.0.1:{self.admin.number}{path}", trust_env=False, timeout=60, **options
+        )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another `caddy` command in this server's environment to its end."""
@@ -175,6 +193,15 @@ class Server:
     # Requests.
 
     @property
+    def url(self) -> str:
+        """Where the site answers."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port.number}"
+
+    def trust(self) -> ssl.SSLContext:
+        """A TLS context that trusts this server's certificate."""
+        return ssl.create_default_context(cafile=self.folder / "home/data/caddy/pki/authorities/local/root.crt")
+
+    @property
     def client(self) -> httpx.Client:
         """A client with cookies and connections of its own for each test."""
         if self._client is None:
@@ -183,7 +210,9 @@ class Server:
 
     def new_client(self, **options: Any) -> httpx.Client:
         """A further client, which the test closes itself; `options` are those of httpx.Client."""
-        return httpx.Client(**({"base_url": self.url, "trust_env": False, "timeout": 30} | options))
+        verify = self.trust() if self.tls else True
+        defaults = {"base_url": self.url, "trust_env": False, "timeout": 30, "verify": verify}
+        return httpx.Client(**(defaults | options))
 
     def close_client(self) -> None:
         """Close `client` with its connections; the next use makes a new one."""
@@ -203,9 +232,29 @@ class Server:
         """httpx's post."""
         return self.client.post(path, **options)
 
-    def connect(self) -> socket.socket:
-        """A raw connection, for what a proper HTTP client would not send."""
-        return socket.create_connection(("127.0.0.1", self.port.number), timeout=30)
+    def connect(self, source: str = "127.0.0.1", receive_buffer: int | None = None) -> socket.socket:
+        """A raw connection (over TLS if that is what the site wants), for what a proper HTTP client would not do.
+
+        Args:
+            source: the loopback address that it comes from.
+            receive_buffer: the size of the kernel's receive buffer in bytes; a small one makes a slow client.
+        """
+        connection = socket.socket()
+        if receive_buffer is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        connection.settimeout(30)
+        connection.bind((source, 0))
+        connection.connect(("127.0.0.1", self.port.number))
+        if self.tls:
+            return self.trust().wrap_socket(connection, server_hostname="127.0.0.1")
+        return connection
+
+    def _has_certificate(self) -> bool:
+        try:
+            self.connect().close()
+        except OSError:  # there is none yet, or not even the authority's own
+            return False
+        return True
 
 
 def isolated_environment(folder: Path) -> dict[str, str]:

@@ -33,8 +33,11 @@ class Worker:
         return self.python.parent.parent
 
     def caddyfile(self) -> str:
-        """The snippet that `import worker` stands for."""
-        return f"(worker) {{\npython_path {self.python}\nworkers_runtime {self.runtime}\nworking_dir {APPS}\n}}\n"
+        """The snippets that `import interpreter` and `import worker` stand for."""
+        return (
+            f"(interpreter) {{\npython_path {self.python}\nworkers_runtime {self.runtime}\n}}\n"
+            f"(worker) {{\nimport interpreter\nworking_dir {APPS}\n}}\n"
+        )
 
 
 def workers(pythons: list[str]) -> list[Worker]:

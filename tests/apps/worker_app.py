@@ -1,0 +1,59 @@
+"""What an app can see of its worker, and requests that take as long as a test wants; see test_lifecycle.py."""
+
+import atexit
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+from urllib.parse import parse_qs
+
+atexit.register(print, "goodbye from", os.getpid(), flush=True)
+
+
+def process() -> str:
+    """This process, as JSON."""
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "cwd": os.getcwd(),
+            "path": sys.path[0],
+            "prefix": sys.prefix,
+            "executable": sys.executable,
+            "version": "%d.%d" % sys.version_info[:2],
+        }
+    )
+
+
+def hold(file: str) -> str:
+    """Say that the request is here, and end it when `file` exists."""
+    print("holding in", os.getpid(), flush=True)
+    while not os.path.exists(file):
+        time.sleep(0.005)
+    return str(os.getpid())
+
+
+def output() -> str:
+    """Write to every place where programs write their messages."""
+    print("to standard output", flush=True)
+    print("to standard error", file=sys.stderr, flush=True)
+    print("ünïcode and a tab\t", flush=True)
+    logging.getLogger("shop").warning("from logging")
+    return "written"
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """The WSGI app."""
+    query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
+    answers = {
+        "/process": process,
+        "/hold": lambda: hold(query["file"]),
+        "/output": output,
+        "/env": lambda: os.environ.get(query["name"], "(not set)"),
+        "/body": lambda: str(len(environ["wsgi.input"].read())),
+    }
+    body = answers[environ["PATH_INFO"]]().encode()
+    start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]

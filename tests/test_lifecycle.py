@@ -1,0 +1,171 @@
+"""Workers from start to stop: killed, reloaded, drained."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.check import Servers
+from support.load import Holder, Load
+from support.polling import wait_until
+from support.server import Server
+from support.worker import APPS
+
+TWO_WORKERS = """
+    python {
+        module_wsgi worker_app:app
+        workers 2
+        import worker
+    }
+"""
+
+
+@pytest.fixture
+def gate(serve: Servers, tmp_path: Path) -> Iterator[Path]:
+    """The file that ends held requests, at the latest before the servers are to stop."""
+    yield tmp_path / "gate"
+    Path(tmp_path, "gate").touch()
+
+
+def kill(server: Server, pid: int) -> None:
+    """Kill a worker and wait until another has taken its place."""
+    number = len(server.workers())
+    [victim] = [process for process in server.workers() if process.pid == pid]
+    victim.send_signal(signal.SIGKILL)
+    wait_until(lambda: pid not in server.worker_pids() and len(server.workers()) == number, "new worker")
+
+
+def all_serve(server: Server) -> Callable[[], bool]:
+    """Whether each worker answers requests."""
+
+    def check() -> bool:
+        return server.worker_pids() == {server.get("/process").json()["pid"] for _ in range(20)}
+
+    return check
+
+
+@pytest.mark.expect_errors("worker exited")
+def test_killed_workers_are_replaced_and_no_get_fails(serve: Servers) -> None:
+    server = serve(TWO_WORKERS)
+    before = server.worker_pids()
+    load = Load(server)
+    for _ in range(3):
+        load.wait_for(50)
+        kill(server, min(server.worker_pids()))
+        load.wait_for(50)
+    load.stop()
+    assert len(server.worker_pids() - before) >= 2, "they were replaced"
+    entry = server.log.wait_for(lambda entry: entry["msg"] == "worker exited")
+    assert "signal: killed" in entry["error"]
+    assert entry["worker"] in (1, 2)
+
+
+@pytest.mark.expect_errors("worker exited")
+def test_get_of_a_killed_worker_is_replayed(serve: Servers, gate: Path) -> None:
+    server = serve(TWO_WORKERS)
+    holder = Holder(server, gate)
+    response, first = holder.send("GET")
+    since = server.log.position()
+    kill(server, first)
+    second = holder.wait_held(since)
+    holder.release()
+    assert response.result().text == str(second)
+    assert second != first
+
+
+@pytest.mark.expect_errors("worker exited", "the worker ended before it answered")
+def test_post_of_a_killed_worker_gets_502_and_no_other_request_notices(serve: Servers, gate: Path) -> None:
+    server = serve(TWO_WORKERS)
+    holder = Holder(server, gate)
+    lost, first = holder.send("POST")
+    kept, second = holder.send("POST")
+    assert first != second, "the less busy worker gets the next request"
+    since = server.log.position()
+    kill(server, first)
+    assert lost.result().status_code == 502
+    holder.release()
+    assert kept.result().text == str(second)
+    assert holder.held(since) == [], "a POST is never replayed"
+
+
+def test_graceful_stop_waits_for_running_requests(serve: Servers, gate: Path) -> None:
+    server = serve(TWO_WORKERS)
+    holder = Holder(server, gate)
+    response, _ = holder.send()
+    server.caddy.send_signal(signal.SIGTERM)
+    wait_until(lambda: not server.port.accepts(), "closed port")
+    assert not response.done()
+    holder.release()
+    assert response.result().status_code == 200
+    assert server.wait_exit() == 0
+    goodbyes = [line for line in server.log.output() if line.startswith("goodbye from")]
+    assert len(goodbyes) == 2, "each worker has run its atexit functions"
+
+
+def test_interrupt_ends_gracefully(serve: Servers) -> None:
+    server = serve(TWO_WORKERS)
+    server.caddy.send_signal(signal.SIGINT)
+    assert server.wait_exit() == 0
+
+
+def test_lifespan_shutdown_runs_at_stop(serve: Servers) -> None:
+    server = serve("python {\nmodule_asgi lifespan_app:app\nlifespan on\nworkers 1\nimport worker\n}")
+    assert server.get("/").text == "open"
+    assert server.stop() == 0
+    assert "connection closed" in server.log.output("stdout")
+
+
+def test_workers_end_when_caddy_is_killed(serve: Servers) -> None:
+    server = serve(TWO_WORKERS)
+    assert len(server.workers()) == 2
+    server.caddy.kill()
+    assert server.wait_exit() == -signal.SIGKILL
+    wait_until(lambda: not server.processes(), "end of the workers")
+
+
+def test_reload_of_something_else_keeps_workers(serve: Servers, gate: Path) -> None:
+    server = serve(TWO_WORKERS)
+    before = server.worker_pids()
+    holder = Holder(server, gate)
+    response, _ = holder.send()
+    assert server.reload("respond /health 200\n" + TWO_WORKERS).returncode == 0
+    assert server.get("/health").status_code == 200
+    assert server.worker_pids() == before
+    holder.release()
+    assert response.result().status_code == 200
+
+
+def test_reload_of_the_app_drops_no_request(serve: Servers, gate: Path) -> None:
+    server = serve(TWO_WORKERS)
+    before = server.worker_pids()
+    load = Load(server, keep_alive=False)
+    holder = Holder(server, gate)
+    response, old = holder.send()
+    load.wait_for(50)
+    assert server.reload(TWO_WORKERS.replace("import worker", "import worker\nenv_var VERSION 2")).returncode == 0
+    load.wait_for(50)
+    load.stop()
+    assert server.get("/env?name=VERSION").text == "2"
+    assert not response.done()
+    holder.release()
+    assert response.result().text == str(old), "the old worker has finished what it had begun"
+    wait_until(lambda: not before & server.worker_pids(), "end of the old workers")
+    wait_until(all_serve(server), "two workers that serve")
+
+
+def test_validate_starts_no_python(serve: Servers, tmp_path: Path) -> None:
+    server = serve.new()
+    started = tmp_path / "started"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ntouch {started}\nexec {server.worker.python} "$@"\n')
+    python.chmod(0o755)
+    site = f"python {{\nmodule_wsgi worker_app:app\npython_path {python}\nworking_dir {APPS}\nworkers 1\n}}"
+    server.write_caddyfile(site)
+    result = server.command("validate", "--config", str(server.caddyfile))
+    assert result.returncode == 0, result.stderr
+    assert not started.exists()
+    server.launch("run", "--config", str(server.caddyfile))
+    server.wait_accepting(server.port)
+    assert server.get("/process").status_code == 200
+    assert started.exists(), "it is this interpreter that runs the workers"
