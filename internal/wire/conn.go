@@ -53,6 +53,7 @@ type Conn struct {
 	out     []byte     // frames that nobody has written yet
 	spare   []byte     // the queue's other buffer, empty, while nobody writes it
 	writing bool       // some goroutine is writing; it takes along what is queued meanwhile
+	turn    sync.Cond  // signalled when nobody writes any more
 
 	streamMu sync.Mutex // guards streams, last, err
 	streams  map[uint32]*Stream
@@ -69,6 +70,7 @@ func NewConn(rw net.Conn, handler Handler) *Conn {
 		lead: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
 	c.lead <- struct{}{}
+	c.turn.L = &c.writeMu
 	return c
 }
 
@@ -179,31 +181,34 @@ func (c *Conn) Control(t Type, head []byte) error {
 	return nil
 }
 
-// write sends whole frames; b is free again when it returns. Whoever finds no write in progress writes for all; a write
-// error closes the connection, which the goroutine that reads sees.
+// write sends whole frames; b is free again when it returns. A small b is queued while another goroutine writes, which
+// takes it along; a large one waits for its turn and is not copied, so the queue stays small. A write error closes the
+// connection, which the goroutine that reads sees.
 func (c *Conn) write(b []byte) {
+	large := len(b) >= largeWrite
 	c.writeMu.Lock()
-	if c.writing {
+	for large && c.writing {
+		c.turn.Wait()
+	}
+	if !large {
 		c.out = append(c.out, b...)
-		c.writeMu.Unlock()
-		return
+		b = nil
+		if c.writing {
+			c.writeMu.Unlock()
+			return
+		}
 	}
 	c.writing = true
-	if len(b) < largeWrite {
-		c.out = append(c.out, b...)
-		c.writeMu.Unlock()
+	c.writeMu.Unlock()
+	if !large {
 		// Let the other requests that are about to be sent queue first: under load a write then carries many.
 		runtime.Gosched()
-		b = nil
-	} else {
-		c.writeMu.Unlock() // saves copying it
 	}
 	queued := false // b is a buffer of the queue's
 	for {
 		if len(b) > 0 {
 			if _, err := c.rw.Write(b); err != nil {
 				_ = c.rw.Close()
-				return // writing stays true: nothing is written any more
 			}
 		}
 		c.writeMu.Lock()
@@ -212,6 +217,7 @@ func (c *Conn) write(b []byte) {
 		}
 		if len(c.out) == 0 {
 			c.writing = false
+			c.turn.Signal()
 			c.writeMu.Unlock()
 			return
 		}
