@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -167,8 +168,8 @@ func (p *pool) logStartError(logger *zap.Logger, err error) {
 
 // endReason says why a worker's connection ended while nobody wanted it to.
 func (w *worker) endReason(err error, interp interpreter) error {
-	if err != nil {
-		return err // it broke the protocol
+	if errors.Is(err, wire.ErrProtocol) {
+		return err
 	}
 	select {
 	case <-interp.Exited():
