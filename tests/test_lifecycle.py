@@ -139,7 +139,7 @@ def test_reload_of_something_else_keeps_workers(serve: Servers, gate: Path) -> N
 def test_reload_of_the_app_drops_no_request(serve: Servers, gate: Path) -> None:
     server = serve(TWO_WORKERS)
     before = server.worker_pids()
-    load = Load(server, keep_alive=False)
+    load = Load(server, retry=True)
     holder = Holder(server, gate)
     response, old = holder.send()
     load.wait_for(50)
