@@ -21,6 +21,9 @@ import (
 // maxLine is the longest line of a worker's output that becomes one log entry, in bytes; longer ones are split.
 const maxLine = 16 << 10
 
+// socketBuffer is how much of what one side sent may wait for the other to read, in bytes.
+const socketBuffer = 512 << 10
+
 // process is a worker's interpreter in a child process.
 type process struct {
 	cmd    *exec.Cmd
@@ -113,6 +116,10 @@ func socketpair() (net.Conn, *os.File, error) {
 	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a socketpair for a worker: %w", err)
+	}
+	for _, fd := range fds {
+		// Fewer switches between the two when a body streams. The kernel grants what it allows; less is no error.
+		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, socketBuffer)
 	}
 	ours := os.NewFile(uintptr(fds[0]), "worker")
 	theirs := os.NewFile(uintptr(fds[1]), "caddy")

@@ -15,7 +15,7 @@ import (
 
 const (
 	// readBuffer is how much one read takes at most, in bytes, unless a frame is larger.
-	readBuffer = 128 << 10
+	readBuffer = 256 << 10
 	// largeWrite is the size from which a frame is written without being copied, in bytes.
 	largeWrite = 16 << 10
 	// watchInterval is how long frames may wait when no request reads.
