@@ -1,5 +1,6 @@
 """An ASGI app with a lifespan; see test_lifecycle.py."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,4 +24,8 @@ async def index(request: Request) -> PlainTextResponse:
     return PlainTextResponse(request.state.connection)
 
 
-app = Starlette(routes=[Route("/", index)], lifespan=lifespan)
+async def loop(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(type(asyncio.get_running_loop()).__module__)
+
+
+app = Starlette(routes=[Route("/", index), Route("/loop", loop)], lifespan=lifespan)
