@@ -82,8 +82,8 @@ var subdirectives = map[string]subdirective{
 	"workers":         {args: "N", set: setWorkers},
 	"threads":         {args: "N", set: setThreads},
 	"start_timeout":   {args: "DURATION|-1|forever", set: setStartTimeout},
-	"env_var":         {args: "NAME VALUE", repeatable: true, set: addEnvVar},
-	"env_file":        {args: "PATH", repeatable: true, set: addEnvFile},
+	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
+	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 }
 
 // text is a setting whose argument is taken as it is; validate checks it.
@@ -117,7 +117,7 @@ func setStartTimeout(c *Config, args []string) (err error) {
 	return err
 }
 
-func addEnvVar(c *Config, args []string) error {
+func setEnvVar(c *Config, args []string) error {
 	name, value := args[0], args[1]
 	if _, ok := c.EnvVars[name]; ok {
 		return wrong("env_var", "%s is given twice; keep one", name)
@@ -132,7 +132,7 @@ func addEnvVar(c *Config, args []string) error {
 	return nil
 }
 
-func addEnvFile(c *Config, args []string) error {
+func setEnvFile(c *Config, args []string) error {
 	c.EnvFiles = append(c.EnvFiles, args[0])
 	return nil
 }

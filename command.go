@@ -15,7 +15,6 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/encode"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/fileserver"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
-	"github.com/caddyserver/certmagic"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
@@ -139,7 +138,7 @@ func (s *server) config(listenGiven bool) (*caddy.Config, error) {
 		return nil, err
 	}
 	if s.domain != "" && !listenGiven {
-		s.listen = ":" + strconv.Itoa(certmagic.HTTPSPort)
+		s.listen = ":" + strconv.Itoa(caddyhttp.DefaultHTTPSPort)
 	}
 	httpServer := &caddyhttp.Server{Listen: []string{s.listen}, Routes: s.routes()}
 	if s.accessLogs {

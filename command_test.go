@@ -185,7 +185,7 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--python-path", "none"),
 			`--python-path: "none": executable file not found in $PATH; give the path of a Python interpreter, or the name of one on PATH`},
 		{append(app, "--working-dir", "none"), `--working-dir: "none": no such file or directory; give the folder that the app is in`},
-		{append(app, "--venv", "app"), `--venv: "app" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv`},
+		{append(app, "--venv", "app"), `--venv: "app" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv, or give python_path`},
 		{append(app, "--static-path", "none"), `--static-path: "none": no such file or directory; give a folder`},
 		{append(app, "--static-path", "file"), `--static-path: "file" is a file; give a folder`},
 		{append(app, "--static-route", "/"), `--static-route: "/" is not a path below /; write for example /static`},

@@ -392,7 +392,7 @@ func (c *Config) findVenv(workingDir string) (string, error) {
 		if _, err := os.Stat(dir); err != nil {
 			return "", wrong("venv", "%q: %w; create it with python3 -m venv %s", c.VenvPath, withoutPath(err), c.VenvPath)
 		}
-		return "", wrong("venv", "%q is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv", c.VenvPath)
+		return "", wrong("venv", "%q is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv, or give python_path", c.VenvPath)
 	}
 	inVenv := filepath.Join("bin", "python")
 	if runtime.GOOS == "windows" {

@@ -141,7 +141,7 @@ func TestWrongSettings(t *testing.T) {
 		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},
 		{"no venv", `{"module_wsgi": "a:b", "venv_path": ".venv"}`, `venv: ".venv": no such file or directory; create it with python3 -m venv .venv`},
 		{"no virtual environment", `{"module_wsgi": "a:b", "venv_path": "plain"}`,
-			`venv: "plain" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv`},
+			`venv: "plain" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv, or give python_path`},
 		{"broken venv", `{"module_wsgi": "a:b", "venv_path": "broken"}`,
 			`venv: "broken" is broken, bin/python: no such file or directory; create it again with python3 -m venv --clear broken`},
 		{"venv is checked although python_path wins", `{"module_wsgi": "a:b", "venv_path": ".venv", "python_path": "python3"}`,

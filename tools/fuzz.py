@@ -11,6 +11,7 @@ from workspace import ROOT, fail, output
 
 SECONDS = 10
 FLOOR = 20_000  # inputs; a target that runs does 10 to 100 times as many in this time
+SLOW = {"FuzzCaddyfile": 20}  # its binary links all of Caddy, and resets the coverage counters of all of it each time
 
 
 def main() -> None:
@@ -24,8 +25,9 @@ def main() -> None:
         fail("no fuzz target found")
     for package, target in targets:
         executed = _fuzz(package, target, arguments.seconds)
-        if executed < arguments.floor:
-            fail(f"{target} in {package} executed {executed} inputs; at least {arguments.floor} were expected")
+        floor = arguments.floor // SLOW.get(target, 1)
+        if executed < floor:
+            fail(f"{target} in {package} executed {executed} inputs; at least {floor} were expected")
         print(f"ok\t{package}\t{target}\t{executed} inputs", flush=True)
 
 
