@@ -1,3 +1,5 @@
+//go:build !windows
+
 package caddysnake
 
 import (
@@ -56,7 +58,7 @@ func launchFake(s script) launcher {
 
 // launchStarting returns a launcher of fake workers whose script begins with START.
 func launchStarting(s script) launcher {
-	return func(settings, int, *zap.Logger) (interpreter, net.Conn, error) {
+	return func(settings, int, *zap.Logger) (interpreter, wire.Socket, error) {
 		ours, theirs, err := socketpair()
 		if err != nil {
 			return nil, nil, err

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -16,6 +15,8 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
 // maxLine is the longest line of a worker's output that becomes one log entry, in bytes; longer ones are split.
@@ -36,7 +37,7 @@ type process struct {
 
 // launchProcess starts an interpreter with one end of a socketpair and returns the other end. Nothing else of Caddy's is
 // inherited; when Caddy goes away in whatever manner, the worker sees the end of its connection.
-func launchProcess(s settings, id int, logger *zap.Logger) (interpreter, net.Conn, error) {
+func launchProcess(s settings, id int, logger *zap.Logger) (interpreter, wire.Socket, error) {
 	dir, err := unpackedPackage()
 	if err != nil {
 		return nil, nil, fmt.Errorf("unpacking the worker package: %w", err)
@@ -104,8 +105,8 @@ func spawn(cmd *exec.Cmd) error {
 	return <-done
 }
 
-// socketpair makes a connected pair: a connection for Caddy and a file for the worker.
-func socketpair() (net.Conn, *os.File, error) {
+// socketpair makes a connected pair: a socket for Caddy and a file for the worker.
+func socketpair() (wire.Socket, *os.File, error) {
 	// ForkLock keeps the pair out of a child that is forked before both are close-on-exec.
 	syscall.ForkLock.RLock()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
@@ -121,15 +122,14 @@ func socketpair() (net.Conn, *os.File, error) {
 		// Fewer switches between the two when a body streams. The kernel grants what it allows; less is no error.
 		_ = syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_SNDBUF, socketBuffer)
 	}
-	ours := os.NewFile(uintptr(fds[0]), "worker")
 	theirs := os.NewFile(uintptr(fds[1]), "caddy")
-	defer func() { _ = ours.Close() }() // FileConn duplicates it
-	conn, err := net.FileConn(ours)
+	ours, err := newSocket(fds[0])
 	if err != nil {
+		_ = syscall.Close(fds[0])
 		_ = theirs.Close()
-		return nil, nil, fmt.Errorf("making a socketpair for a worker: %w", err)
+		return nil, nil, err
 	}
-	return conn, theirs, nil
+	return ours, theirs, nil
 }
 
 // wait reaps the process, then waits for the rest of its output.

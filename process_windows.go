@@ -2,12 +2,13 @@ package caddysnake
 
 import (
 	"errors"
-	"net"
 
 	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
 // launchProcess needs an inherited socketpair, which Windows does not have.
-func launchProcess(settings, int, *zap.Logger) (interpreter, net.Conn, error) {
+func launchProcess(settings, int, *zap.Logger) (interpreter, wire.Socket, error) {
 	return nil, nil, errors.New("worker processes are not available on Windows in this version")
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +23,7 @@ const (
 )
 
 // launcher starts an interpreter that speaks frames over the connection that it returns.
-type launcher func(s settings, id int, logger *zap.Logger) (interpreter, net.Conn, error)
+type launcher func(s settings, id int, logger *zap.Logger) (interpreter, wire.Socket, error)
 
 // interpreter is what runs a worker: a child process.
 type interpreter interface {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -18,6 +17,9 @@ const (
 	readBuffer = 256 << 10
 	// largeWrite is the size from which a frame is written without being copied, in bytes.
 	largeWrite = 16 << 10
+	// crowd is how many streams are open when it pays to let others queue before a write. With fewer, stepping aside
+	// costs a request more than it saves: it comes back on another thread.
+	crowd = 4
 	// watchInterval is how long frames may wait when no request reads.
 	watchInterval = 5 * time.Millisecond
 )
@@ -36,13 +38,19 @@ type Handler interface {
 	Closed(declined bool)
 }
 
+// Socket is what a Conn reads and writes. One goroutine reads, one writes, any may close it or set the deadline.
+type Socket interface {
+	io.ReadWriteCloser
+	SetReadDeadline(t time.Time) error
+}
+
 // Conn is Caddy's end of the connection to one worker. One goroutine calls Run; all other methods may be called by any.
 //
 // Whoever waits for a frame also reads, one goroutine at a time: the leader. It takes every frame to its stream until it
 // finds one of its own, and leaves the lead to another that waits. So a lone request is woken once, by the socket, and
 // not a second time by a goroutine that reads for it. Run takes the lead when nobody else does.
 type Conn struct {
-	rw      net.Conn
+	rw      Socket
 	handler Handler
 
 	lead   chan struct{} // holds a token while nobody reads; whoever took it owns buf and filled
@@ -64,7 +72,7 @@ type Conn struct {
 }
 
 // NewConn makes a Conn that owns rw.
-func NewConn(rw net.Conn, handler Handler) *Conn {
+func NewConn(rw Socket, handler Handler) *Conn {
 	c := &Conn{
 		rw: rw, handler: handler, streams: map[uint32]*Stream{}, buf: make([]byte, readBuffer),
 		lead: make(chan struct{}, 1), ended: make(chan struct{}),
@@ -165,9 +173,10 @@ func (c *Conn) Open(request []byte) (*Stream, error) {
 	}
 	s.id = c.last
 	c.streams[s.id] = s
+	crowded := len(c.streams) >= crowd
 	c.streamMu.Unlock()
 	putStream(request, s.id)
-	c.write(request)
+	c.write(request, crowded)
 	return s, nil
 }
 
@@ -177,14 +186,15 @@ func (c *Conn) Control(t Type, head []byte) error {
 	if err != nil {
 		return err
 	}
-	c.write(b)
+	c.write(b, false)
 	return nil
 }
 
 // write sends whole frames; b is free again when it returns. A small b is queued while another goroutine writes, which
-// takes it along; a large one waits for its turn and is not copied, so the queue stays small. A write error closes the
-// connection, which the goroutine that reads sees.
-func (c *Conn) write(b []byte) {
+// takes it along; a large one waits for its turn and is not copied, so the queue stays small. crowded: other requests are
+// about to be sent; they may queue first, so that one write carries many. A write error closes the connection, which the
+// goroutine that reads sees.
+func (c *Conn) write(b []byte, crowded bool) {
 	large := len(b) >= largeWrite
 	c.writeMu.Lock()
 	for large && c.writing {
@@ -200,8 +210,7 @@ func (c *Conn) write(b []byte) {
 	}
 	c.writing = true
 	c.writeMu.Unlock()
-	if !large {
-		// Let the other requests that are about to be sent queue first: under load a write then carries many.
+	if crowded && !large {
 		runtime.Gosched()
 	}
 	queued := false // b is a buffer of the queue's

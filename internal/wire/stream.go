@@ -202,7 +202,7 @@ func (s *Stream) send(t Type, end bool, frame []byte) {
 		panic(err) // the caller broke its promise
 	}
 	putStream(frame, s.id)
-	s.conn.write(frame)
+	s.conn.write(frame, false)
 }
 
 // deliver stores a frame for Recv. The reading goroutine calls it.

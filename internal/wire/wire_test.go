@@ -239,7 +239,8 @@ func TestCreditComesBackWhenTheClientHasTakenHalfAWindow(t *testing.T) {
 		f := p.receive()
 		returned <- int(binary.LittleEndian.Uint32(f.Data))
 	}()
-	for taken := 0; taken < Window/2; {
+	taken := 0
+	for taken < Window/2 {
 		f, err := s.Recv(context.Background())
 		if err != nil {
 			t.Fatal(err)
@@ -247,8 +248,8 @@ func TestCreditComesBackWhenTheClientHasTakenHalfAWindow(t *testing.T) {
 		s.Consumed(len(f.Data))
 		taken += len(f.Data)
 	}
-	if n := <-returned; n != Window/2 {
-		t.Errorf("got %d bytes of credit, want %d", n, Window/2)
+	if n := <-returned; n != taken {
+		t.Errorf("got %d bytes of credit, want %d", n, taken)
 	}
 	go s.Reset()
 	p.receive()
