@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"net/url"
 	"strings"
 
 	"github.com/mliezun/caddy-snake/internal/marshal"
@@ -64,22 +65,30 @@ func scopeHTTPVersion(req *request) string {
 // rawPath is the path of the original target, exactly as it was sent.
 func rawPath(req *request) string {
 	path, _, _ := strings.Cut(req.target, "?")
-	if !strings.HasPrefix(path, "/") {
-		return req.URL.EscapedPath() // absolute-form or "*"
+	if strings.HasPrefix(path, "/") {
+		return path
+	}
+	if target, err := url.Parse(path); err == nil { // absolute-form (RFC 9112, section 3.2.2)
+		return target.EscapedPath()
 	}
 	return path
 }
 
 // appendHeaderPairs appends the headers with lower-case names; the values of one name keep their order.
 func appendHeaderPairs(b []byte, req *request) []byte {
-	count := 1
+	count := 0
+	if req.host != "" {
+		count++
+	}
 	for name, values := range req.Header {
 		if !req.hidden(name) {
 			count += len(values)
 		}
 	}
 	b = marshal.AppendList(b, count)
-	b = appendPair(b, "host", req.host)
+	if req.host != "" {
+		b = appendPair(b, "host", req.host)
+	}
 	for name, values := range req.Header {
 		if req.hidden(name) {
 			continue

@@ -3,6 +3,7 @@ package caddysnake
 import (
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -20,7 +21,7 @@ type request struct {
 	rootPath   string // where the app is mounted: SCRIPT_NAME, root_path; decoded
 	path       string // the path without rootPath; decoded
 	scheme     string // http or https
-	host       string // the Host header, or what a trusted proxy says it was
+	host       string // the Host header, or what a trusted proxy says it was; may be empty
 	clientIP   string
 	clientPort int  // 0 when the client is behind a proxy
 	trusted    bool // the request comes from one of Caddy's trusted_proxies
@@ -54,11 +55,24 @@ func (r *request) setPaths(rootPath string) {
 		}
 		return
 	}
-	if ok && original.URL != nil && len(original.URL.Path) > len(r.path) {
-		if prefix, found := strings.CutSuffix(original.URL.Path, r.path); found {
-			r.rootPath = strings.TrimSuffix(prefix, "/")
-		}
+	if ok && original.URL != nil && original.URL.Path != r.path {
+		r.rootPath = removedPrefix(original.URL, r.path)
 	}
+}
+
+// removedPrefix returns what Caddy has stripped from the front of original to leave path, or "" if it did something else.
+// It cleans a path before it strips, and what it leaves of the prefix alone is "/".
+func removedPrefix(original *url.URL, path string) string {
+	cleaned, err := url.PathUnescape(caddyhttp.CleanPath(original.EscapedPath(), true))
+	prefix, found := strings.CutSuffix(cleaned, path)
+	if path == "/" {
+		prefix, found = strings.TrimSuffix(cleaned, "/"), true
+	}
+	// URLs are made of it: "//host" would lead elsewhere.
+	if err != nil || !found || prefix == "" || caddyhttp.CleanPath(prefix, true) != prefix {
+		return ""
+	}
+	return prefix
 }
 
 // setClient takes the client's address from Caddy, which has looked at trusted_proxies.
@@ -89,15 +103,21 @@ func (r *request) believeProxy() {
 	}
 }
 
-// server splits the host into SERVER_NAME and SERVER_PORT.
+// server splits the host into SERVER_NAME and SERVER_PORT, which must not be empty although HTTP/1.0 needs no Host header.
 func (r *request) server() (name string, port int) {
+	host := r.host
+	if host == "" || host[0] == ':' {
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+			host = local.String()
+		}
+	}
 	port = 80
 	if r.scheme == "https" {
 		port = 443
 	}
-	name, given, err := net.SplitHostPort(r.host)
+	name, given, err := net.SplitHostPort(host)
 	if err != nil {
-		return strings.Trim(r.host, "[]"), port
+		return strings.Trim(host, "[]"), port
 	}
 	if n, err := strconv.ParseUint(given, 10, 16); err == nil {
 		port = int(n)

@@ -31,7 +31,9 @@ func appendEnviron(b []byte, req *request, s *settings) []byte {
 	if req.scheme == "https" {
 		b = appendVar(b, "HTTPS", "on")
 	}
-	b = appendVar(b, "HTTP_HOST", req.host)
+	if req.host != "" {
+		b = appendVar(b, "HTTP_HOST", req.host)
+	}
 	b = appendHeaderVars(b, req)
 
 	b = marshal.AppendTuple(marshal.AppendKey(b, "wsgi.version"), 2)
