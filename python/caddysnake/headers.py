@@ -50,7 +50,8 @@ class TextHeaders:
                     length = size
             return list(headers), length
         except (KeyError, TypeError):
-            return self._check_slowly(headers)
+            pass  # and out of the handler: the traceback of a wrong header begins with the app's call
+        return self._check_slowly(headers)
 
     def _check_slowly(self, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
         result = []
@@ -92,7 +93,8 @@ class ByteHeaders:
         try:
             return [known[pair] for pair in headers]
         except (KeyError, TypeError):
-            return self._check_slowly(headers)
+            pass
+        return self._check_slowly(headers)
 
     def _check_slowly(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
         result = []
