@@ -7,16 +7,16 @@ A test asks for one of two fixtures of conftest.py; both are a `Servers` (check.
 - `serve_shared(site, warm_up="/")` starts one for all tests of a module, usually in a module-scoped fixture.
 
 `site` is the inside of a Caddyfile site block. In a `python` block, `import worker` stands for the interpreter and the
-runtime that the suite is run with and for `working_dir` tests/apps, `import interpreter` for all but working_dir:
+runtime that the suite is run with, and for `working_dir` tests/apps; `import interpreter` for all but working_dir:
 
     def test_hello(serve: Servers) -> None:
         server = serve("python {\n module_wsgi hello:app \n import worker \n}")
         assert server.get("/").text == "hello"
 
-After each test, and with no doing of the test's, a server that goes on has no more processes, descriptors and temporary
-files than before, and no error entry in its log but those that the test announced with
-`@pytest.mark.expect_errors("part of the entry", ...)`. A server that ends must end with status 0, unless the test itself
-has waited for its end (`wait_exit`), and leave no process and no temporary file.
+After each test a server that goes on has no more processes, descriptors and temporary files than before, and no error
+entry in its log but those that the test announced with `@pytest.mark.expect_errors("part of the entry", ...)`. A server
+that ends must end with status 0, unless the test itself has waited for its end (`wait_exit`), and leave no process and
+no temporary file. No test has to ask for these checks.
 
 No test sleeps: `wait_until` (polling.py) and `Log.wait_for` (log.py) poll with a deadline.
 """

@@ -8,7 +8,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -48,8 +48,8 @@ class Server:
         self.tmp.mkdir(parents=True)
         self._mark = uuid.uuid4().hex
         self._env = isolated_environment(folder) | {_MARK: self._mark} | dict(env or {})
-        self._stderr: IO[bytes] = open(folder / "caddy.log", "wb")
         self.log = Log(folder / "caddy.log")
+        self.log.path.touch()
         self.process: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
 
@@ -61,7 +61,7 @@ class Server:
         Args:
             site: the inside of the site block.
             options: further global options.
-            tls: serve the site over TLS and HTTP/2, with a certificate of Caddy's own authority, which the clients trust.
+            tls: serve the site over TLS and HTTP/2, with a certificate of Caddy's own authority, which clients trust.
 
         Raises:
             AssertionError: Caddy ended instead; the message carries its log.
@@ -69,7 +69,7 @@ class Server:
         self.tls = tls
         self.write_caddyfile(site, options)
         self.launch("run", "--config", str(self.caddyfile))
-        # The admin API begins to listen before the apps do, and holds back its answer until the configuration is loaded.
+        # The admin API listens before the apps do, and holds back its answer until the configuration is loaded.
         self.wait_accepting(self.admin)
         assert self.admin_request("GET", "/config/").json() is not None
         self.wait_accepting(self.port)
@@ -79,14 +79,15 @@ class Server:
     def launch(self, *arguments: str) -> None:
         """Start `caddy` with these arguments and do not wait for anything."""
         assert self.process is None, "this server was started before"
-        self.process = subprocess.Popen(
-            [str(CADDY), *arguments],
-            cwd=self.folder,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=self._stderr,
-            stderr=self._stderr,
-        )
+        with open(self.log.path, "ab") as log:
+            self.process = subprocess.Popen(
+                [str(CADDY), *arguments],
+                cwd=self.folder,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def wait_accepting(self, port: Port) -> None:
         """Wait until Caddy accepts connections on `port`; AssertionError with its log if it ends instead."""
@@ -114,7 +115,6 @@ class Server:
             self.process.wait()
         for process in self.processes():
             process.kill()
-        self._stderr.close()
         self.port.release()
         self.admin.release()
 
@@ -139,9 +139,7 @@ class Server:
     def reload(self, site: str, options: str = "") -> subprocess.CompletedProcess[str]:
         """Run `caddy reload` with a new site and return how that went."""
         self.write_caddyfile(site, options)
-        return self.command(
-            "reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}"
-        )
+        return self.command("reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}")
 
     def admin_request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to Caddy's admin API."""
@@ -211,7 +209,7 @@ class Server:
     def new_client(self, **options: Any) -> httpx.Client:
         """A further client, which the test closes itself; `options` are those of httpx.Client."""
         verify = self.trust() if self.tls else True
-        defaults = {"base_url": self.url, "trust_env": False, "timeout": 30, "verify": verify}
+        defaults: dict[str, Any] = {"base_url": self.url, "trust_env": False, "timeout": 30, "verify": verify}
         return httpx.Client(**(defaults | options))
 
     def close_client(self) -> None:
@@ -232,12 +230,15 @@ class Server:
         """httpx's post."""
         return self.client.post(path, **options)
 
-    def connect(self, source: str = "127.0.0.1", receive_buffer: int | None = None) -> socket.socket:
+    def connect(
+        self, *, source: str = "127.0.0.1", receive_buffer: int | None = None, http2: bool = False
+    ) -> socket.socket:
         """A raw connection (over TLS if that is what the site wants), for what a proper HTTP client would not do.
 
         Args:
             source: the loopback address that it comes from.
             receive_buffer: the size of the kernel's receive buffer in bytes; a small one makes a slow client.
+            http2: agree on HTTP/2, which needs TLS.
         """
         connection = socket.socket()
         if receive_buffer is not None:
@@ -246,7 +247,9 @@ class Server:
         connection.bind((source, 0))
         connection.connect(("127.0.0.1", self.port.number))
         if self.tls:
-            return self.trust().wrap_socket(connection, server_hostname="127.0.0.1")
+            context = self.trust()
+            context.set_alpn_protocols(["h2" if http2 else "http/1.1"])
+            return context.wrap_socket(connection, server_hostname="127.0.0.1")
         return connection
 
     def _has_certificate(self) -> bool:
