@@ -124,13 +124,14 @@ func (s *socket) Close() error {
 	}
 	s.mu.RUnlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
+	fd := s.fd
+	s.fd = -1
+	s.mu.Unlock()
+	if fd < 0 {
 		return nil
 	}
-	err := errors.Join(s.input.Close(), unix.Close(s.fd))
-	s.fd = -1
-	return err
+	// Without mu: closing input waits for a Read that is under way, and that takes mu.
+	return errors.Join(s.input.Close(), unix.Close(fd))
 }
 
 // SetReadDeadline interrupts a Read that lasts beyond t, or is under way after it.
