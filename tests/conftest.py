@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests. See support/__init__.py for how to use them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -63,7 +63,7 @@ def serve_shared(tmp_path_factory: pytest.TempPathFactory, worker: Worker) -> It
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of each live server's log with a test that failed."""
     report = yield
     if report.failed:

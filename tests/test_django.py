@@ -51,9 +51,10 @@ def data(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["module_wsgi django_app:wsgi", "module_asgi django_app:asgi"], ids=["wsgi", "asgi"])
+@pytest.fixture(scope="module", params=["wsgi", "asgi"])
 def server(serve_shared: Servers, data: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    yield serve_shared(SITE.format(module=request.param, data=data), warm_up="/shop/")
+    module = f"module_{request.param} django_app:{request.param}"
+    yield serve_shared(SITE.format(module=module, data=data), warm_up="/shop/")
     serve_shared.close()
 
 

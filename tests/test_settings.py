@@ -117,8 +117,9 @@ def test_output_becomes_log_entries(serve: Servers) -> None:
         ("stdout", "ünïcode and a tab\t"),
         ("stderr", "from logging"),  # Python's own default format: logging is not configured behind the app's back
     ]
+    server.log.wait_for(lambda entry: entry.get("line") == "from logging")
     for stream, line in wanted:
-        entry = server.log.wait_for(lambda entry, line=line: entry.get("line") == line)
+        [entry] = [entry for entry in server.log.entries() if entry.get("line") == line]
         assert entry["msg"] == "worker output"
         assert (entry["stream"], entry["worker"], entry["pid"]) == (stream, 1, pid)
         assert (entry["logger"], entry["app"], entry["level"]) == ("python", "worker_app:app", "info")

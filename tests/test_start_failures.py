@@ -52,7 +52,9 @@ BROKEN = {
     "syntax error": Broken(
         "module_wsgi main:app", "def app(environ, start_response)\n    pass", ["main", "SyntaxError"], "SyntaxError: "
     ),
-    "exit at import": Broken("module_wsgi main:app", "import sys\nsys.exit('no licence')", ["no licence"], "SystemExit: no licence"),
+    "exit at import": Broken(
+        "module_wsgi main:app", "import sys\nsys.exit('no licence')", ["no licence"], "SystemExit: no licence"
+    ),
     "factory raises": Broken(
         "module_wsgi main:make_app()", "def make_app():\n    return 1 / 0", ["make_app()", "ZeroDivisionError"], "Zero"
     ),

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
 
-import gates
 from bottle import Bottle, redirect, request, response
+
+import gates
 
 app = Bottle()
 

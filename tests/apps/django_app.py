@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from wsgiref.validate import validator
 
-import gates
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.handlers.asgi import ASGIRequest
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse, StreamingHttpResponse
+
+import gates
 
 DATA = Path(os.environ.get("DJANGO_DATA", "."))
 WHITENOISE = ["whitenoise.middleware.WhiteNoiseMiddleware"] if os.environ.get("DJANGO_WHITENOISE") else []

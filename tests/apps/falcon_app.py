@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from wsgiref.validate import validator
 
 import falcon
-import gates
 from falcon import Request, Response
+
+import gates
 
 
 class Index:

@@ -6,8 +6,9 @@ from typing import Any
 
 import falcon
 import falcon.asgi
-import gates
 from falcon.asgi import Request, Response
+
+import gates
 
 
 class Index:

@@ -4,10 +4,11 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import gates
 from fastapi import BackgroundTasks, Cookie, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
+
+import gates
 
 app = FastAPI(title="Common site")
 finished_tasks: list[str] = []

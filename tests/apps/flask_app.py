@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterator
 from wsgiref.validate import validator
 
-import gates
 from flask import Flask, Response, jsonify, redirect, request, url_for
+
+import gates
 
 app = Flask(__name__)
 app.json.ensure_ascii = False

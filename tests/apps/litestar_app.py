@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import gates
 from litestar import Litestar, MediaType, Request, get, post
 from litestar.datastructures import UploadFile
 from litestar.enums import RequestEncodingType
 from litestar.logging import LoggingConfig
 from litestar.params import Body
 from litestar.response import Redirect, Stream
+
+import gates
 
 FormData = Annotated[dict[str, Any], Body(media_type=RequestEncodingType.URL_ENCODED)]
 Files = Annotated[dict[str, UploadFile], Body(media_type=RequestEncodingType.MULTI_PART)]

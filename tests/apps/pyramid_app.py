@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 from wsgiref.validate import validator
 
-import gates
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPSeeOther
 from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.view import view_config
+
+import gates
 
 
 @view_config(route_name="index")

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import AsyncIterator
 
-import gates
 from quart import Quart, Response, jsonify, redirect, request, url_for
+
+import gates
 
 app = Quart(__name__)
 

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import AsyncIterator
 
-import gates
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Route
+
+import gates
 
 
 async def index(request: Request) -> HTMLResponse:

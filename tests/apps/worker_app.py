@@ -22,7 +22,7 @@ def process() -> str:
             "path": sys.path[0],
             "prefix": sys.prefix,
             "executable": sys.executable,
-            "version": "%d.%d" % sys.version_info[:2],
+            "version": "{}.{}".format(*sys.version_info),
         }
     )
 
