@@ -25,10 +25,11 @@ type socket struct {
 	ready syscall.RawConn // of input
 
 	// Of the read that is under way; wire.Conn has one at a time. A method value made once saves making it for each read.
-	try func(uintptr) bool
-	buf []byte
-	n   int
-	err error
+	try  func(uintptr) bool
+	spin time.Duration
+	buf  []byte
+	n    int
+	err  error
 
 	mu sync.RWMutex // held for reading while fd is in use; guards fd
 	fd int          // -1: closed
@@ -59,11 +60,13 @@ func newSocket(fd int) (wire.Socket, error) {
 // Read implements io.Reader. One goroutine at a time may call it.
 func (s *socket) Read(b []byte) (int, error) {
 	s.buf = b
-	err := s.ready.Read(s.try)
-	s.buf = nil
+	defer func() { s.buf = nil }()
+	if !s.trySpinning() {
+		if err := s.ready.Read(s.try); err != nil { // the deadline, or closed
+			return 0, err
+		}
+	}
 	switch {
-	case err != nil: // the deadline, or closed
-		return 0, err
 	case s.err != nil:
 		return 0, s.err
 	case s.n == 0:
@@ -71,6 +74,22 @@ func (s *socket) Read(b []byte) (int, error) {
 	default:
 		return s.n, nil
 	}
+}
+
+// Spin implements wire.Spinner.
+func (s *socket) Spin(d time.Duration) { s.spin = d }
+
+// trySpinning reads what comes within s.spin.
+func (s *socket) trySpinning() bool {
+	if s.spin == 0 {
+		return false
+	}
+	for began := time.Now(); time.Since(began) < s.spin; {
+		if s.tryRead(0) {
+			return true
+		}
+	}
+	return false
 }
 
 // tryRead reads what is there; false: nothing is.

@@ -20,6 +20,10 @@ const (
 	// crowd is how many streams are open when it pays to let others queue before a write. With fewer, stepping aside
 	// costs a request more than it saves: it comes back on another thread.
 	crowd = 4
+	// spinTime is how long a lone request looks for its response before it sleeps, if such waits have been shorter than
+	// spinWorth; docs/adr/0006-spinning.md has figures.
+	spinTime  = 60 * time.Microsecond
+	spinWorth = 150 * time.Microsecond
 	// watchInterval is how long frames may wait when no request reads.
 	watchInterval = 5 * time.Millisecond
 )
@@ -44,6 +48,12 @@ type Socket interface {
 	SetReadDeadline(t time.Time) error
 }
 
+// Spinner is a Socket that can look again and again before it sleeps.
+type Spinner interface {
+	// Spin has each Read look for up to d before it sleeps.
+	Spin(d time.Duration)
+}
+
 // Conn is Caddy's end of the connection to one worker. One goroutine calls Run; all other methods may be called by any.
 //
 // Whoever waits for a frame also reads, one goroutine at a time: the leader. It takes every frame to its stream until it
@@ -53,9 +63,11 @@ type Conn struct {
 	rw      Socket
 	handler Handler
 
-	lead   chan struct{} // holds a token while nobody reads; whoever took it owns buf and filled
-	buf    []byte        // what was read and not yet dispatched
-	filled int
+	lead    chan struct{} // holds a token while nobody reads; whoever took it owns the fields of this block
+	buf     []byte        // what was read and not yet dispatched
+	filled  int
+	spinner Spinner       // rw, or nil if it is none
+	wait    time.Duration // how long a lone request waits for its worker, smoothed
 
 	writeMu sync.Mutex // guards out, spare, writing
 	out     []byte     // frames that nobody has written yet
@@ -79,6 +91,9 @@ func NewConn(rw Socket, handler Handler) *Conn {
 	}
 	c.lead <- struct{}{}
 	c.turn.L = &c.writeMu
+	if runtime.GOMAXPROCS(0) > 1 {
+		c.spinner, _ = rw.(Spinner)
+	}
 	return c
 }
 
@@ -238,7 +253,7 @@ func (c *Conn) write(b []byte, crowded bool) {
 // readOnce reads what is there and dispatches the frames that are complete. busy tells whether one was for a stream. At
 // the end of the connection the error is io.EOF, and io.ErrUnexpectedEOF within a frame.
 func (c *Conn) readOnce() (busy bool, err error) {
-	n, err := c.rw.Read(c.buf[c.filled:])
+	n, err := c.readSome(c.buf[c.filled:])
 	if err != nil {
 		if errors.Is(err, io.EOF) && c.filled > 0 {
 			err = io.ErrUnexpectedEOF
@@ -265,6 +280,25 @@ func (c *Conn) readOnce() (busy bool, err error) {
 		busy = busy || f.Stream != 0
 		done += size
 	}
+}
+
+// readSome reads. While a lone request waits for a fast app, it looks again and again before it sleeps: to fall asleep and
+// be woken takes longer than such an app does.
+func (c *Conn) readSome(b []byte) (int, error) {
+	c.streamMu.Lock()
+	open := len(c.streams)
+	c.streamMu.Unlock()
+	if c.spinner == nil || open == 0 || open >= crowd {
+		return c.rw.Read(b)
+	}
+	if c.wait < spinWorth {
+		c.spinner.Spin(spinTime)
+		defer c.spinner.Spin(0)
+	}
+	began := time.Now()
+	n, err := c.rw.Read(b)
+	c.wait += (time.Since(began) - c.wait) / 8
+	return n, err
 }
 
 // dispatch takes one frame to its stream.
