@@ -89,16 +89,23 @@ class Servers:
             site: the inside of its site block; see Server.start.
             options: further global options.
             tls: serve the site over TLS and HTTP/2.
-            warm_up: a path to get before the first test, so that what an app opens once for ever is open.
+            warm_up: a path to get before the first test, so that what an app opens once for ever is open; servers
+                that tests share need one.
             env: further environment variables of Caddy.
         """
         server = self.new(**env)
         server.start(site, options, tls=tls)
         if warm_up is not None:
-            assert server.get(warm_up).status_code < 500, server.log.path.read_text()
-            server.close_client()
-            self._watches[-1].ready()
+            self.warm_up(server, warm_up)
         return server
+
+    def warm_up(self, server: Server, *paths: str) -> None:
+        """Get these paths, then take what the server has as what it may have; for a server that tests share."""
+        for path in paths:
+            assert server.get(path).status_code < 500, server.log.path.read_text()
+        server.close_client()
+        [watch] = [watch for watch in self._watches if watch.server is server]
+        watch.ready()
 
     def check(self, expected_errors: Sequence[str]) -> None:
         """Fail if a test left something at these servers, which go on."""

@@ -1,0 +1,1 @@
+"""A small library in Django, with its admin."""
