@@ -14,7 +14,7 @@ from . import importer, wire
 from .errors import StartError, describe
 from .headers import ByteHeaders
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
 
 App = Callable[..., Any]
 
@@ -177,7 +177,7 @@ class Server:
         self._end_turn()
 
     def _begin(self, number: int, scope: dict[str, Any], data: bytes, ended: bool) -> None:
-        self._last = number
+        self._last = newest(self._last, number)
         if self.state is not None:
             scope["state"] = self.state.copy()
         request = Request(self, number, data, ended)

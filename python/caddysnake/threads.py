@@ -40,7 +40,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from . import wire
-from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
 TICK = 0.001  # seconds between two looks of the watchdog
@@ -330,7 +330,7 @@ class Scheduler:
                     if kind & ~END != wire.REQUEST:
                         self._on_frame(kind, number, data)
                         continue
-                    self._last = number
+                    self._last = newest(self._last, number)
                     stream = self._new_stream(self, number, head, data, kind >= END)
                     streams[number] = stream
             stream.thread = thread
@@ -459,12 +459,12 @@ class Scheduler:
                 else:
                     self._pending.append(stream)
         if declined:
-            self._last = number
+            self._last = newest(self._last, number)
             self._put_control(wire.frame(wire.DECLINE, number))
 
     def _open(self, frame: wire.Frame) -> Stream:
         kind, number, head, data = frame
-        self._last = number
+        self._last = newest(self._last, number)
         stream = self._new_stream(self, number, head, data, kind >= END)
         self.streams[number] = stream
         return stream

@@ -163,6 +163,11 @@ class Body:
         return size
 
 
+def newest(last: int, number: int) -> int:
+    """Returns the later of two stream numbers, which wrap around: requests may overtake one another on their way."""
+    return number if (number - last) & 0xFFFFFFFF < 1 << 31 else last
+
+
 def frame(kind: int, stream: int, head: Any = None, data: bytes = b"") -> bytes:
     """Returns one whole frame; `head` None means none. For what is not on the hot path."""
     packed = b"" if head is None else dumps(head, MARSHAL_VERSION)

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from conftest import Launch
-from driver import APPS, DATA, ERROR, PACKAGE, READY, RESPONSE, STOP, frame, until
+from driver import APPS, DATA, END, ERROR, PACKAGE, READY, REQUEST, RESPONSE, STOP, frame, until
 
 both = pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
 
@@ -132,6 +132,18 @@ def test_threat_4_a_body_without_credit_ends_the_worker(launch: Launch, app: str
         assert worker.response(stream).body == b"did not read"
         return
     assert worker.wait() == 1
+
+
+@both
+def test_threat_3_a_late_frame_is_ignored_although_the_requests_came_in_another_order(launch: Launch, app: str) -> None:
+    worker = launch(app, app[:4]).start()
+    first, second = worker.next_streams(2)
+    for stream in (second, first):
+        worker.write(frame(REQUEST | END, stream, worker.head("/hello")))
+        assert worker.response(stream).body == b"hello"
+    worker.reset(second)
+    worker.credit(first, 1000)
+    assert worker.get("/hello").body == b"hello"
 
 
 def test_the_first_frame_must_be_start() -> None:
