@@ -70,7 +70,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	pool, err := h.app.await(r.Context(), h.pool)
 	if err != nil {
-		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+		return caddyhttp.Error(statusClientClosed, err) // nothing else ends the waiting
 	}
 	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
 	return e.run(h.encode)
