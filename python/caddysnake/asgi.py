@@ -81,11 +81,11 @@ class Server:
         self._sock = sock
         self._decoder = decoder
         self._last = 0  # the highest stream number used
-        self._out: list[bytes] = []
+        self._out: list[bytes | memoryview] = []
         self._out_size = 0
         self._held_since = 0.0
         self._flushing = False  # a flush will come in this turn of the loop
-        self._unsent = b""  # what the socket did not take
+        self._unsent = memoryview(b"")  # what the socket did not take
         self._stopping = False
         self._finished: asyncio.Future[None] = self.loop.create_future()
 
@@ -131,12 +131,13 @@ class Server:
                 request.send_start()
         if self._unsent or not self._out:
             return
-        data = b"".join(self._out)
-        self._out.clear()
-        self._out_size = 0
-        sent = self._send(data)
-        if sent < len(data):
-            self._unsent = data[sent:]
+        parts, self._out = self._out, []
+        size, self._out_size = self._out_size, 0
+        try:
+            self._unsent = wire.send(self._sock, parts, size)
+        except OSError as exc:
+            self._break(exc)
+        if self._unsent:
             self.loop.add_writer(self._sock.fileno(), self._on_writable)
 
     def log(self, level: str, message: str, **fields: str | int | float | bool) -> None:
@@ -151,9 +152,9 @@ class Server:
     def _on_readable(self) -> None:
         try:
             count = self._sock.recv_into(self._decoder.room())
-        except (BlockingIOError, InterruptedError):
+        except BlockingIOError:
             return
-        except OSError:
+        except ConnectionError:
             count = 0
         if not count:
             self._lose()
@@ -172,8 +173,7 @@ class Server:
                 else:
                     self._on_frame(kind, number, data)
         except Exception as exc:
-            if not self._finished.done():
-                self._finished.set_exception(exc)
+            self._break(exc)
         self._end_turn()
 
     def _begin(self, number: int, scope: dict[str, Any], data: bytes, ended: bool) -> None:
@@ -217,20 +217,24 @@ class Server:
         self.flush()
         self._flushing = False
 
-    def _send(self, data: bytes) -> int:
-        try:
-            return self._sock.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except OSError:
-            self.loop.call_soon(self._lose)
-            return len(data)
-
     def _on_writable(self) -> None:
-        self._unsent = self._unsent[self._send(self._unsent) :]
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._unsent = self._unsent[:0]
+            self._break(exc)
         if not self._unsent:
             self.loop.remove_writer(self._sock.fileno())
             self.flush()
+
+    def _break(self, exc: Exception) -> None:
+        """Ends it all: with the exception, unless that only says that Caddy has gone."""
+        if isinstance(exc, ConnectionError):
+            self.loop.call_soon(self._lose)
+        elif not self._finished.done():
+            self._finished.set_exception(exc)
 
     def _lose(self) -> None:
         """Caddy has gone: nobody waits for an answer any more."""

@@ -237,13 +237,12 @@ class Scheduler:
         with self._out_lock:
             if not self._out:
                 return
-            data = b"".join(self._out)
-            self._out.clear()
-            self._out_size = 0
-            try:
-                self._sock.sendall(data)
-            except OSError:
-                self._hang_up()
+            parts, self._out = self._out, []
+            size, self._out_size = self._out_size, 0
+            with contextlib.suppress(ConnectionError):  # Caddy has gone; whoever reads sees it too
+                rest = wire.send(self._sock, parts, size)
+                if rest:  # a signal came between
+                    self._sock.sendall(rest)
 
     def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
         """Returns as soon as `ready()`, which only a frame for `stream` can bring about."""
@@ -425,7 +424,7 @@ class Scheduler:
             self._check_done()
         try:
             count = self._sock.recv_into(self._decoder.room())
-        except OSError:
+        except ConnectionError:
             count = 0
         with self.lock:
             self._reading = self._resting = False
@@ -507,8 +506,3 @@ class Scheduler:
         # With `lock` held, whenever a thread becomes idle or the leader rests.
         if self._stopping and not self.streams and len(self._idle) + self._resting == self._threads:
             self._done.set()
-
-    def _hang_up(self) -> None:
-        """Makes the reader see that Caddy has gone."""
-        with contextlib.suppress(OSError):  # it has seen it already
-            self._sock.shutdown(socket.SHUT_RDWR)

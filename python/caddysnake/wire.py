@@ -1,10 +1,11 @@
 """Frames between Caddy and a worker, and the credit that bounds what is under way. docs/internals.md has the format.
 
-Nothing here does I/O, blocks or locks: the callers own the socket and say who may touch what.
+Nothing here waits or locks: the callers own the socket and say who may touch what.
 """
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from marshal import dumps, loads
 from struct import Struct
@@ -32,6 +33,9 @@ WINDOW = 256 << 10  # bytes of data that may be under way in one direction of on
 MARSHAL_VERSION = 2  # no references, nothing that Caddy's decoder does not know
 
 _BUFFER = 256 << 10
+_NOTHING = memoryview(b"")
+# Few and large parts are not worth copying together. The system takes a bounded number; POSIX promises 16.
+_MANY, _LARGE = 16, 8 << 10
 
 header = Struct("<III")  # length, stream, head << 8 | flags and type
 pack_header = header.pack
@@ -161,6 +165,20 @@ class Body:
             return 0
         self._allowed += size
         return size
+
+
+def send(sock: socket.socket, parts: list[bytes | memoryview], size: int) -> memoryview:
+    """Sends the parts, `size` bytes in all, as far as the socket takes them in one call; returns what is left."""
+    data = b""
+    try:
+        if len(parts) <= _MANY and size >= _LARGE * len(parts):
+            sent = sock.sendmsg(parts)
+        else:
+            data = b"".join(parts)
+            sent = sock.send(data)
+    except BlockingIOError:
+        sent = 0
+    return _NOTHING if sent == size else memoryview(data or b"".join(parts))[sent:]
 
 
 def newest(last: int, number: int) -> int:

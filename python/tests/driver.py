@@ -143,7 +143,10 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
-        self.write(frame(START, 0, self._settings))
+        try:
+            self.write(frame(START, 0, self._settings))
+        except OSError as exc:
+            raise AssertionError(f"the worker has not started: {self.output()}") from exc
 
     def start(self) -> Worker:
         """Waits for READY."""

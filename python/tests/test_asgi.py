@@ -100,7 +100,7 @@ def test_10_megabytes_are_streamed(worker: Worker) -> None:
 
 def test_a_caddy_that_reads_late_gets_everything(worker: Worker) -> None:
     """More than the socket takes is under way before anything is read."""
-    streams = worker.burst([f"/download?{WINDOW}"] * 40)
+    streams = worker.burst([f"/download?{WINDOW}"] * 120)
     assert worker.get("/hello").body == b"hello"
     assert {len(worker.response(stream).body) for stream in streams} == {WINDOW}
 
