@@ -1,46 +1,38 @@
 """The examples, from their own Caddyfiles."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from run_examples import EXAMPLES, prepare_django
 from support.check import Servers
 from support.server import Server, isolated_environment
 from support.worker import Worker
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 def run(server: Server, example: str) -> None:
     """Run `caddy run` in a copy of an example's folder, on the server's port instead of 9080."""
     caddyfile = server.folder / "Caddyfile"
-    shutil.copytree(EXAMPLES / example, server.folder, dirs_exist_ok=True)
+    made_by_hand = shutil.ignore_patterns(".venv", "data")
+    shutil.copytree(EXAMPLES / example, server.folder, ignore=made_by_hand, dirs_exist_ok=True)
     caddyfile.write_text(caddyfile.read_text().replace("http://localhost:9080", f"http://:{server.port.number}"))
     server.launch("run")
     server.wait_accepting(server.port)
 
 
-def prepare_django(worker: Worker, folder: Path, data: Path) -> None:
+def prepare(worker: Worker, folder: Path, data: Path) -> None:
     """What the comment in Django's Caddyfile says."""
     env = isolated_environment(folder) | {"DATA": str(data), "DJANGO_SUPERUSER_PASSWORD": "demo"}
-    for command in (
-        "migrate --verbosity 0",
-        "loaddata --verbosity 0 books",
-        "createsuperuser --no-input --username demo --email demo@example.com",
-        "collectstatic --no-input --verbosity 0",
-    ):
-        manage = [str(worker.python), "manage.py", *command.split()]
-        subprocess.run(manage, cwd=EXAMPLES / "django", env=env, check=True, capture_output=True)
+    prepare_django(worker.python, env)
 
 
 @pytest.fixture(scope="module")
 def all_three(serve_shared: Servers, worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """What `make run` serves."""
     data = tmp_path_factory.mktemp("data")
-    prepare_django(worker, data, data)
+    prepare(worker, data, data)
     server = serve_shared.new(VENV=str(worker.venv), DATA=str(data))
     run(server, ".")
     serve_shared.warm_up(server, "/", "/api/products", "/django/")
@@ -80,6 +72,6 @@ def test_each_by_itself(serve: Servers, worker: Worker, example: str, text: str)
     server = serve.new()
     (server.folder / ".venv").symlink_to(worker.venv)
     if example == "django":
-        prepare_django(worker, server.folder, server.folder / "data")
+        prepare(worker, server.folder, server.folder / "data")
     run(server, example)
     assert text in server.get("/products" if example == "fastapi" else "/").text

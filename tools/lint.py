@@ -5,7 +5,7 @@ from pathlib import Path
 import pythons
 import venvs
 from golang import go, go_environment
-from workspace import ROOT, fail, output, run
+from workspace import ROOT, environment, fail, output, run
 
 TOOLS = ROOT / "tools"
 
@@ -35,7 +35,8 @@ def lint_python() -> None:
     run(commands / "ruff", "format", "--check")
     mypy = (commands / "mypy", "--strict", f"--python-executable={tests / 'bin' / 'python'}")
     for tree in ("python/caddysnake", "tools", "tests", "benchmarks"):
-        run(*mypy, "--exclude=^tests/apps/", tree)  # the apps use frameworks without types
+        # The tests' apps use frameworks without types.
+        run(*mypy, "--exclude=^tests/apps/", tree, env=environment(MYPYPATH=str(TOOLS)))
 
 
 if __name__ == "__main__":

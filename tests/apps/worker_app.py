@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qs
+from wsgiref.validate import validator
 
 atexit.register(print, "goodbye from", os.getpid(), flush=True)
 
@@ -44,6 +45,7 @@ def output() -> str:
     return "written"
 
 
+@validator
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The WSGI app."""
     query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
@@ -52,7 +54,6 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         "/hold": lambda: hold(query["file"]),
         "/output": output,
         "/env": lambda: os.environ.get(query["name"], "(not set)"),
-        "/body": lambda: str(len(environ["wsgi.input"].read())),
     }
     body = answers[environ["PATH_INFO"]]().encode()
     start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
