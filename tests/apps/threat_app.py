@@ -1,7 +1,8 @@
 """An app that does what an attacker would have it do, on both interfaces; see threats/.
 
     /echo     answers with the body of the request, and with its query string in the header X-Nonce
-    /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1
+    /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1;
+              /respond/utf-8 takes them for UTF-8
     /frame    writes the bytes in the query string where the worker's own frames go
     /seen     answers with the method and target of all requests since it was asked last
     /unread   answers without a look at the body; /part reads 10 bytes of it first; /begin begins its answer first
@@ -35,8 +36,8 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
         if _pauses():
             time.sleep(_pause.random() / 200)
         return _start(start_response, content, ("X-Nonce", query))
-    if path == "/respond":
-        status, name, value = _response(query)
+    if path.startswith("/respond"):
+        status, name, value = _response(query, path)
         start_response(f"200 {status}", [(name, value), ("Content-Length", "4")])
         return [b"body"]
     if path == "/frame":
@@ -68,7 +69,7 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
             await asyncio.sleep(_pause.random() / 200)
         return await _send(send, content, (b"x-nonce", query))
     if path == "/respond":
-        status, name, value = _response(query.decode())
+        status, name, value = _response(query.decode(), path)
         pair = (name.encode("latin-1"), value.encode("latin-1"))
         await send({"type": "http.response.start", "status": ord(status or "\xc8"), "headers": [pair]})
         return await send({"type": "http.response.body", "body": b"body"})
@@ -105,9 +106,9 @@ def _take_seen() -> bytes:
     return content
 
 
-def _response(query: str) -> tuple[str, str, str]:
+def _response(query: str, path: str) -> tuple[str, str, str]:
     """The status, name and value in a query string: one part is what the test tries, the others are harmless."""
-    given = parse_qs(query, keep_blank_values=True, encoding="latin-1")
+    given = parse_qs(query, keep_blank_values=True, encoding="utf-8" if path.endswith("utf-8") else "latin-1")
     return given.get("status", [""])[0], given.get("name", ["X-Name"])[0], given.get("value", ["value"])[0]
 
 
