@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -87,8 +88,8 @@ type App struct {
 // poolRef is one app's place in a config: its settings, and its pool once that has started.
 type poolRef struct {
 	settings settings
-	pool     *pool // set before App.started is closed
-	held     bool  // this config counts among the pool's users; only Start and Stop look at it
+	pool     atomic.Pointer[pool] // nil until it has started
+	held     bool                 // this config counts among the pool's users; only Start and Stop look at it
 }
 
 // pools holds the running pools of all configs, by settings.key. A config that leaves an app as it was takes over its
@@ -166,9 +167,12 @@ func (a *App) Stop() error {
 
 // await returns the pool of ref, waiting for the start if that is not over: Caddy's HTTP app may start first.
 func (a *App) await(ctx context.Context, ref *poolRef) (*pool, error) {
+	if p := ref.pool.Load(); p != nil {
+		return p, nil
+	}
 	select {
 	case <-a.started:
-		return ref.pool, nil
+		return ref.pool.Load(), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -197,7 +201,8 @@ func (ref *poolRef) acquire(logger *zap.Logger) error {
 	if err != nil {
 		return err
 	}
-	ref.pool, ref.held = value.(*pool), true
+	ref.pool.Store(value.(*pool))
+	ref.held = true
 	return nil
 }
 
