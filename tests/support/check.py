@@ -47,9 +47,12 @@ class Watch:
         ]
 
     def _unexpected_entries(self, expected: Sequence[str]) -> list[str]:
-        since, self._position = self._position, self.server.log.position()
-        problems = filter(_is_problem, self.server.log.entries(since))
-        return [f"log entry {entry}" for entry in problems if not any(part in str(entry) for part in expected)]
+        problems = []
+        for entry, end in self.server.log.read(self._position):
+            self._position = end
+            if _is_problem(entry) and not any(part in str(entry) for part in expected):
+                problems.append(f"log entry {entry}")
+        return problems
 
     def _changed_descriptors(self) -> list[str]:
         now, before = _descriptors(self.server), self._descriptors
