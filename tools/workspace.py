@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-if sys.version_info < (3, 10):
+if sys.version_info < (3, 10):  # noqa: UP036, because this is how one learns of it
     sys.exit(f"error: Python 3.10 or newer is needed, not {sys.version.split()[0]}: make PYTHON=/path/to/python3 ...")
 
 ROOT = Path(__file__).resolve().parent.parent
