@@ -4,6 +4,7 @@
     /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1;
               /respond/utf-8 takes them for UTF-8
     /frame    writes the bytes in the query string where the worker's own frames go
+    /process  answers with the environment variables and arguments of the worker's process
     /seen     answers with the method and target of all requests since it was asked last
     /unread   answers without a look at the body; /part reads 10 bytes of it first; /begin begins its answer first
 
@@ -14,6 +15,7 @@ import asyncio
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -30,6 +32,8 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     path, query, body = environ["PATH_INFO"], environ["QUERY_STRING"], environ["wsgi.input"]
     if path == "/seen":
         return _start(start_response, _take_seen())
+    if path == "/process":
+        return _start(start_response, _process())
     _seen.append(f"{environ['REQUEST_METHOD']} {environ['REQUEST_URI']}")
     if path == "/echo":
         content: bytes = body.read()
@@ -61,6 +65,8 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
     path, query = scope["path"], scope["query_string"]
     if path == "/seen":
         return await _send(send, _take_seen())
+    if path == "/process":
+        return await _send(send, _process())
     target = scope["raw_path"] + (b"?" + query) * bool(query)
     _seen.append(f"{scope['method']} {target.decode('latin-1')}")
     if path == "/echo":
@@ -104,6 +110,10 @@ def _take_seen() -> bytes:
     content = json.dumps(_seen).encode()
     _seen.clear()
     return content
+
+
+def _process() -> bytes:
+    return json.dumps({"environ": dict(os.environ), "argv": sys.argv}).encode()
 
 
 def _response(query: str, path: str) -> tuple[str, str, str]:
