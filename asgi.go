@@ -1,7 +1,6 @@
 package caddysnake
 
 import (
-	"net/url"
 	"strings"
 
 	"github.com/mliezun/caddy-snake/internal/marshal"
@@ -68,10 +67,9 @@ func rawPath(req *request) string {
 	if strings.HasPrefix(path, "/") {
 		return path
 	}
-	if target, err := url.Parse(path); err == nil { // absolute-form (RFC 9112, section 3.2.2)
-		return target.EscapedPath()
-	}
-	return path
+	_, path, _ = strings.Cut(path, "://") // absolute-form (RFC 9112, section 3.2.2)
+	_, path, _ = strings.Cut(path, "/")
+	return "/" + path
 }
 
 // appendHeaderPairs appends the headers with lower-case names; the values of one name keep their order.
