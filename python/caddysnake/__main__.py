@@ -29,6 +29,7 @@ def main() -> int:
         return 2
     sock = socket.socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
+    os.register_at_fork(after_in_child=sock.close)  # or Caddy would not see that this worker has ended
     # Caddy has made working_dir the current directory. An app finds its own modules, and no arguments that are not its.
     sys.path[0] = os.getcwd()
     del sys.argv[1:]
@@ -44,17 +45,20 @@ def main() -> int:
 def _leave_signals_to_caddy() -> None:
     """Ctrl-C and a service manager signal the whole group; Caddy says when a worker stops, after its requests.
 
-    Handlers, not SIG_IGN, which the app's child processes would inherit through exec; a fork of the app obeys.
+    The app's own processes obey as ever: exec resets a handler, unlike SIG_IGN, and a fork gets back what was there.
     """
-    worker_pid = os.getpid()
 
     def ignore(number: int, _: FrameType | None) -> None:
-        if os.getpid() != worker_pid:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        pass
 
-    signal.signal(signal.SIGINT, ignore)
-    signal.signal(signal.SIGTERM, ignore)
+    before = {number: signal.signal(number, ignore) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            if signal.getsignal(number) is ignore:  # the app may have set another one
+                signal.signal(number, handler)
+
+    os.register_at_fork(after_in_child=restore)
 
 
 def _exit_with_caddy(descriptor: int) -> None:

@@ -5,9 +5,11 @@ It shares no code with the package under test: frames are made and read from the
 
 from __future__ import annotations
 
+import contextlib
 import marshal
 import os
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -142,6 +144,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
+                start_new_session=True,
             )
         try:
             self.write(frame(START, 0, self._settings))
@@ -303,16 +306,21 @@ class Worker:
     def output(self) -> str:
         """Ends the process if need be, and returns all it wrote."""
         self.sock.close()
+        try:
+            self.wait()
+        finally:
+            self._kill_group()
         out, err = self.process.communicate(timeout=DEADLINE)
         return (out + err).decode()
 
     def close(self) -> None:
         """Ends the worker as Caddy's death would, and checks that it goes."""
-        self.sock.close()
-        try:
-            self.process.communicate(timeout=DEADLINE)
-        finally:
-            self.process.kill()
+        if self.process.stdout is None or not self.process.stdout.closed:
+            self.output()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # there is only something to kill after a failure
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def _receive(self) -> bool:
         try:

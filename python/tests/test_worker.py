@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from conftest import Launch
-from driver import APPS, DATA, END, ERROR, PACKAGE, READY, REQUEST, RESPONSE, STOP, frame, until
+from driver import APPS, DATA, DEADLINE, END, ERROR, PACKAGE, READY, REQUEST, RESPONSE, STOP, frame, until
 
 both = pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
 
@@ -69,6 +69,15 @@ def test_the_apps_own_processes_obey_signals(launch: Launch) -> None:
     # What a child ended with: the signal's number, negative.
     assert worker.get("/forked").body == b"-15"
     assert worker.get("/executed").body == b"-15"
+
+
+def test_a_fork_of_the_app_does_not_hold_the_connection(launch: Launch) -> None:
+    worker = launch("children:app", "wsgi").start()
+    worker.request("/left")  # forks, and dies before the child does
+    worker.sock.settimeout(DEADLINE)
+    assert worker.sock.recv(1) == b""
+    assert worker.wait() == -signal.SIGKILL
+    os.killpg(worker.process.pid, 0)  # the child is still there
 
 
 @both

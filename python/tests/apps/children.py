@@ -4,20 +4,23 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 FORKED = "forked"
 
 
 def app(environ: Any, start_response: Any) -> list[bytes]:
-    if environ["PATH_INFO"] == "/forked":
+    if environ["PATH_INFO"] in ("/forked", "/left"):
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.write(write_end, b"x")
-            while True:
-                signal.pause()
+            time.sleep(60)
+            os._exit(0)
         os.read(read_end, 1)
+        if environ["PATH_INFO"] == "/left":
+            os.kill(os.getpid(), signal.SIGKILL)
         os.kill(pid, signal.SIGTERM)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     else:
