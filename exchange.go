@@ -156,7 +156,7 @@ func (e *exchange) begin(f wire.Frame) error {
 		return err
 	}
 	if e.upload != nil {
-		e.upload.beforeResponse(e.w.Header(), f.End)
+		e.upload.beforeResponse(e.w.Header())
 	}
 	e.began = true
 	e.w.WriteHeader(status)

@@ -188,8 +188,8 @@ func (u *upload) isStopped() bool {
 // wait returns when the pump of a stream that the worker has declined has let go of it.
 func (u *upload) wait() { <-u.ended }
 
-// beforeResponse prepares the connection for a response that overtakes the body; whole: it is complete already.
-func (u *upload) beforeResponse(header http.Header, whole bool) {
+// beforeResponse prepares the connection for a response that overtakes the body.
+func (u *upload) beforeResponse(header http.Header) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.finished || !u.http1 {
@@ -197,12 +197,8 @@ func (u *upload) beforeResponse(header http.Header, whole bool) {
 	}
 	// Or net/http would wait for the rest of the body before it answers.
 	_ = u.control.EnableFullDuplex()
-	if whole && !u.reading {
-		// The app is through: when the response is out, net/http drops the rest of the body, or the connection.
-		u.stopped = true
-		return
-	}
-	// The reading may have to be cut off, and then nobody knows where the body ends and another request begins.
+	// In full duplex it goes on with the connection even if the rest of the body is malformed: nobody knows then where
+	// the body ends and another request begins. Nor does anybody when the reading has to be cut off.
 	header.Set("Connection", "close")
 }
 

@@ -24,7 +24,7 @@ class Stream:
         status: of the response, or None as long as there is none.
         body: as far as it has come.
         ended: whether the response is complete.
-        reset: the error code with which the server gave the stream up, or None.
+        reset: the error code with which the server gave the stream or the connection up, or None.
     """
 
     status: int | None = None
@@ -60,11 +60,18 @@ class Connection:
     def request(
         self, path: str, headers: Iterable[tuple[bytes, bytes]] = (), *, method: str = "GET", end: bool = True
     ) -> int:
-        """Send a request and return the number of its stream; `end`: it has no body, or the test sends it."""
+        """Send a request and return the number of its stream.
+
+        Args:
+            path: the path, unless `headers` has a :path.
+            headers: the request's, which may replace pseudo-headers.
+            method: the method, unless `headers` has a :method.
+            end: the request has no body; if not, the test sends one.
+        """
         number = self._h2.get_next_available_stream_id()
         pseudo = {":method": method, ":scheme": "https", ":authority": self.authority, ":path": path}
-        lines = [(name.encode(), value.encode()) for name, value in pseudo.items()]
-        self._h2.send_headers(number, [*lines, *headers], end_stream=end)
+        lines = {name.encode(): value.encode() for name, value in pseudo.items()}
+        self._h2.send_headers(number, list((lines | dict(headers)).items()), end_stream=end)
         self._flush()
         return number
 
@@ -88,7 +95,8 @@ class Connection:
     def read(self) -> None:
         """Read once, and give back credit for what came."""
         data = self.socket.recv(65536)
-        assert data, "the server has closed the connection"
+        if not data:
+            self._reset_all(ErrorCodes.NO_ERROR)
         for event in self._h2.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
                 self.streams[event.stream_id].status = int(dict(event.headers)[b":status"])
@@ -100,8 +108,14 @@ class Connection:
             elif isinstance(event, h2.events.StreamReset):
                 self.streams[event.stream_id].reset = int(event.error_code)
             elif isinstance(event, h2.events.ConnectionTerminated):
-                raise AssertionError(f"the server has ended the connection: {event}")
+                self._reset_all(event.error_code)
         self._flush()
+
+    def _reset_all(self, code: int | None) -> None:
+        """The server gives up the whole connection."""
+        for stream in self.streams.values():
+            if not stream.ended and stream.reset is None:
+                stream.reset = int(code or 0)
 
     def _flush(self) -> None:
         self.socket.sendall(self._h2.data_to_send())
