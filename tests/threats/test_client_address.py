@@ -88,7 +88,8 @@ def _from_scope(told: dict[str, str]) -> Seen:
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         headers[name.decode()] = ",".join(filter(None, [headers.get(name.decode()), value.decode()]))
-    return Seen(*scope["client"], scope["scheme"], headers["host"], scope["server"], headers)
+    client, port = scope["client"]
+    return Seen(client, port, scope["scheme"], headers["host"], scope["server"], headers)
 
 
 def chains() -> list[list[tuple[str, str | None]]]:

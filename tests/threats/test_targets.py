@@ -1,7 +1,7 @@
 """Threat 11: two parsers disagree about a path.
 
-There is one parse, Go's; request.go and both interfaces take what it says. request_test.go tries a million targets. Some
-thousands go all the way to the app here, and Caddy says beside each answer by which path it has routed.
+There is one parse, Go's, and request.go and both interfaces take what it says. request_test.go tries a million targets.
+Some thousands go all the way to the app here, and Caddy says beside each answer by which path it has routed.
 """
 
 import ast
@@ -77,8 +77,8 @@ def ask(connection: Connection, target: bytes, interface: str) -> Told:
     [routed] = response.values(b"x-path")
     routed = unquote_to_bytes(routed.replace(b"+", b" "))
     if interface == "wsgi":
-        names = ("SCRIPT_NAME", "PATH_INFO", "REQUEST_URI", "QUERY_STRING")
-        return Told(*(told[name].encode("latin-1") for name in names), routed)
+        text = {name: value.encode("latin-1") for name, value in told.items()}
+        return Told(text["SCRIPT_NAME"], text["PATH_INFO"], text["REQUEST_URI"], text["QUERY_STRING"], routed)
     scope = {key: ast.literal_eval(value) for key, value in told.items()}
     path, mount = scope["path"], scope["root_path"]
     assert path.startswith(mount)
