@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e fuzz lint check-builds bench clean
+.PHONY: run build test test-go test-python test-e2e fuzz siege lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -24,6 +24,9 @@ test-python:
 
 test-e2e: build
 	@$(PYTHON) tools/test_e2e.py
+
+siege: export CADDYSNAKE_SIEGE = 1
+siege: test-go test-e2e ## run the long tests whole; `make test` runs a tenth of them
 
 lint: ## check format, types and common mistakes
 	@$(PYTHON) tools/lint.py
