@@ -18,7 +18,7 @@ entry in its log but those that the test announced with `@pytest.mark.expect_err
 that ends must end with status 0, unless the test itself has waited for its end (`wait_exit`), and leave no process and
 no temporary file. No test has to ask for these checks.
 
-What an ordinary client does not do, raw.py (HTTP/1.1) and http2.py do by hand; cases.py talks to the apps of conformance/,
+What an ordinary client does not do, raw.py (HTTP/1.1) and http2.py do by hand. cases.py talks to the conformance apps,
 memory.py watches processes grow, and siege.py says how much of a long test to run.
 
 No test sleeps: `wait_until` (polling.py) and `Log.wait_for` (log.py) poll with a deadline.
