@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
@@ -90,7 +91,7 @@ var canonicalNames = func() map[string]string {
 		"X-Content-Type-Options", "X-Frame-Options",
 	} {
 		names[name] = name
-		names[lowerASCII(name)] = name
+		names[strings.ToLower(name)] = name
 	}
 	return names
 }()
@@ -136,14 +137,4 @@ func fitsLatin1(text []byte) bool {
 		i += size
 	}
 	return true
-}
-
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
 }
