@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Iterator
 from marshal import dumps
 from typing import Any
 
-from . import wire
+from . import threads, wire
 from .errors import describe
 from .headers import TextHeaders
-from .threads import ClientGone, Scheduler, Stream
+from .stream import ClientGone, Scheduler, Stream
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _BODYLESS = (204, 304)  # RFC 9110: such a response has no content; HEAD is the third case
 
 
-def serve(sock: socket.socket, decoder: wire.Decoder, app: App, threads: int) -> None:
-    """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`."""
+def serve(sock: socket.socket, decoder: wire.Decoder, app: App, count: int) -> None:
+    """Serves `app` on `sock` with `count` threads until STOP or end of file; see `threads.Scheduler.serve`."""
     worker = Worker(app)
-    Scheduler(sock, decoder, threads, worker.new_request).serve()
+    threads.Scheduler(sock, decoder, count, worker.new_request).serve()
 
 
 class Worker:

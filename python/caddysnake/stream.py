@@ -1,0 +1,139 @@
+"""One request on its stream, seen from the app: the rest of its body, its response, and the waiting for either.
+
+It is the same for every blocking interface; whether waiting means a thread or a greenlet is its scheduler's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from . import wire
+from .wire import END, MAX_DATA, WINDOW, pack_header
+
+
+class Scheduler(Protocol):
+    """What runs requests and moves their frames: `threads.Scheduler`."""
+
+    streams: dict[int, Stream]  # open: not closed
+
+    @property
+    def lock(self) -> AbstractContextManager[Any, Any]:
+        """Guards `streams`, and each stream's body, credit and waiter."""
+
+    def put(
+        self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
+    ) -> None:
+        """Adds a frame to what is to be sent; with `flush` it leaves before this returns."""
+
+    def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
+        """Returns as soon as `ready()`, which only a frame for `stream` can bring about."""
+
+    def wake(self, stream: Stream) -> None:
+        """Wakes who waits for `stream`, if anybody does. Call it with `lock` held."""
+
+
+class ClientGone(OSError):
+    """The client has gone: nothing more can be read from it or sent to it."""
+
+
+class Stream:
+    """One request as its scheduler sees it. `wsgi.Request` makes an HTTP request of it.
+
+    `run()` is called once, by one thread or greenlet; the methods here are for that one.
+    """
+
+    __slots__ = ("body", "closed", "credit", "gone", "id", "scheduler", "thread", "waiter")
+
+    def __init__(self, scheduler: Scheduler, stream: int, body: wire.Body | None) -> None:
+        self.scheduler = scheduler
+        self.id = stream
+        self.body = body  # None: all of it came with the request
+        self.credit = WINDOW  # bytes of data that may be sent
+        self.gone = False  # the client or Caddy has gone
+        self.closed = False  # the closing frame has been sent
+        self.thread: Any = None  # the scheduler's: what runs it; None: not begun
+        self.waiter: Any = None  # the scheduler's: what a wait ends with
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+    def receive(self) -> bytes:
+        """Returns the next part of the body as soon as there is one, b"" at its end. Raises ClientGone."""
+        scheduler, body = self.scheduler, self.body
+        while body is not None and not self.closed:
+            with scheduler.lock:
+                if body.finished:
+                    break
+                if self.gone:
+                    raise ClientGone("the client has gone")
+                size = body.grant()
+                data = body.take()
+            if size:
+                scheduler.put(self, wire.credit(self.id, size), flush=True)
+            if data is not None:
+                return data
+            scheduler.wait(self, self._readable)
+        return b""
+
+    def send(self, head: bytes | None, data: bytes, end: bool) -> None:
+        """Sends RESPONSE (with `head`) or DATA; `end` closes the stream. Waits while there is no credit.
+
+        A response that ends is held if this thread leads; all else leaves before this returns. Raises ClientGone.
+        """
+        if self.gone:
+            raise ClientGone("the client has gone")
+        kind = wire.DATA if head is None else wire.RESPONSE
+        head = head or b""
+        size = len(data)
+        if not end or size > MAX_DATA or size > self.credit:
+            self._send_parts(kind, head, data, end)
+            return
+        self._close()
+        prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
+        self.scheduler.put(self, prefix, head, data)
+
+    def close(self, frame: bytes) -> None:
+        """Sends a closing frame without data: ERROR or RESET."""
+        self._close()
+        self.scheduler.put(self, frame)
+
+    def _send_parts(self, kind: int, head: bytes, data: bytes, end: bool) -> None:
+        view, at, size = memoryview(data), 0, len(data)
+        while True:
+            with self.scheduler.lock:
+                part = min(size - at, self.credit, MAX_DATA)
+                self.credit -= part
+            if part or head:
+                last = end and at + part == size
+                if last:
+                    kind |= END
+                    self._close()
+                prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind)
+                self.scheduler.put(self, prefix, head, view[at : at + part], not last)
+                kind, head, at = wire.DATA, b"", at + part
+            if at == size:
+                return
+            if not self.credit:
+                self.scheduler.wait(self, self._writable)
+            if self.gone:
+                raise ClientGone("the client has gone")
+
+    def _close(self) -> None:
+        # Before the frame leaves: Caddy's next request must find the place free.
+        self.closed = True
+        del self.scheduler.streams[self.id]
+        if self.waiter is not None:  # another thread of the app still reads
+            with self.scheduler.lock:
+                self.scheduler.wake(self)
+
+    def _readable(self) -> bool:
+        return self.gone or self.closed or self.body is None or not self.body.waiting
+
+    def _writable(self) -> bool:
+        return self.gone or self.closed or self.credit > 0
+
+
+# Makes a Stream of a REQUEST: its number, head and data, and whether that is the whole body.
+NewStream = Callable[[Scheduler, int, Any, bytes, bool], Stream]
