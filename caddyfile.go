@@ -74,7 +74,7 @@ var subdirectives = map[string]subdirective{
 	"module_asgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleASGI }),
 	"workers_runtime": text("process", func(c *Config) *string { return &c.WorkersRuntime }),
 	"runtime":         text("sync|native|uvloop", func(c *Config) *string { return &c.Runtime }),
-	"lifespan":        text("on|off", func(c *Config) *string { return &c.Lifespan }),
+	"lifespan":        text("on|off|auto", func(c *Config) *string { return &c.Lifespan }),
 	"working_dir":     text("PATH", func(c *Config) *string { return &c.WorkingDir }),
 	"venv":            text("PATH", func(c *Config) *string { return &c.VenvPath }),
 	"python_path":     text("PATH", func(c *Config) *string { return &c.PythonPath }),
@@ -148,7 +148,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    workers_runtime process
 //	    runtime         sync|native|uvloop
 //	    threads         <n>
-//	    lifespan        on|off
+//	    lifespan        on|off|auto
 //	    working_dir     <path>
 //	    venv            <path>
 //	    python_path     <path>

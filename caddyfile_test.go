@@ -173,7 +173,7 @@ func TestCaddyfileErrors(t *testing.T) {
 			`runtime: "uvloop" does not run WSGI apps; use sync, or leave it out, at Caddyfile:4`},
 		{"sync under ASGI", "python {\nmodule_asgi a:b\nruntime sync\n}",
 			`runtime: "sync" does not run ASGI apps; use native or uvloop, or leave it out, at Caddyfile:4`},
-		{"unknown lifespan", "python {\nmodule_asgi a:b\nlifespan auto\n}", `lifespan: "auto" is unknown; use on or off, at Caddyfile:4`},
+		{"unknown lifespan", "python {\nmodule_asgi a:b\nlifespan maybe\n}", `lifespan: "maybe" is unknown; use on, off or auto, at Caddyfile:4`},
 		{"lifespan under WSGI", "python {\nmodule_wsgi a:b\nlifespan on\n}",
 			"lifespan: WSGI apps have no lifespan protocol; remove it, at Caddyfile:4"},
 		{"no start_timeout", "python {\nmodule_wsgi a:b\nstart_timeout 0\n}",

@@ -117,6 +117,7 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--debug"}, "logging", `{"logs": {"default": {"level": "DEBUG"}}}`},
 		{[]string{"--access-logs"}, httpServer + ".logs", `{}`},
 		{[]string{"--server-type", "asgi", "--lifespan", "on"}, handler + ".lifespan", `"on"`},
+		{[]string{"--server-type", "asgi", "--lifespan", "auto"}, handler + ".lifespan", `"auto"`},
 		{[]string{"--server-type", "asgi", "--runtime", "native"}, handler + ".runtime", `"native"`},
 		{[]string{"--start-timeout", "5m"}, handler + ".start_timeout", `300000000000`},
 		{[]string{"--start-timeout", "forever"}, handler + ".start_timeout", `-1`},

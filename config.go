@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,7 +43,7 @@ type Config struct {
 	// WSGI threads in each worker, at least 1. Default: 8.
 	Threads int `json:"threads,omitempty"`
 
-	// The ASGI lifespan protocol: "on" or "off" (the default).
+	// The ASGI lifespan protocol: "on"; "auto", which serves an app that does not speak it without; or "off" (the default).
 	Lifespan string `json:"lifespan,omitempty"`
 
 	// The app's folder: import root, current directory and sys.path[0]. Default: Caddy's current directory.
@@ -88,7 +89,7 @@ type settings struct {
 	Workers      int           // at least 1
 	Runtime      string        // "sync"; "native", "uvloop" or "auto"
 	Threads      int           // WSGI threads in each worker, at least 1
-	Lifespan     bool          // run the lifespan protocol
+	Lifespan     string        // "on", "off" or "auto"
 	WorkingDir   string        // absolute, symlinks resolved; never empty
 	Python       string        // the interpreter's absolute path
 	Env          []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
@@ -146,7 +147,7 @@ func (c *Config) resolve() (settings, error) {
 		Workers:      c.Workers,
 		Runtime:      c.Runtime,
 		Threads:      c.Threads,
-		Lifespan:     c.Lifespan == "on",
+		Lifespan:     cmp.Or(c.Lifespan, "off"),
 		WorkingDir:   workingDir,
 		Python:       python,
 		Env:          env,
@@ -316,11 +317,14 @@ func (c *Config) validateRuntime() error {
 		return wrong("threads", "an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead")
 	}
 
-	switch {
-	case c.Lifespan == "on" && c.ModuleWSGI != "":
-		return wrong("lifespan", "WSGI apps have no lifespan protocol; remove it")
-	case c.Lifespan != "" && c.Lifespan != "on" && c.Lifespan != "off":
-		return wrong("lifespan", "%q is unknown; use on or off", c.Lifespan)
+	switch c.Lifespan {
+	case "", "off":
+	case "on", "auto":
+		if c.ModuleASGI == "" {
+			return wrong("lifespan", "%s apps have no lifespan protocol; remove it", kind)
+		}
+	default:
+		return wrong("lifespan", "%q is unknown; use on, off or auto", c.Lifespan)
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: true,
+		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: "on",
 		WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -132,8 +132,9 @@ func TestWrongSettings(t *testing.T) {
 		{"threads", `{"module_wsgi": "a:b", "threads": -1}`, "threads: -1 is not possible; give 1 or more, or leave it out for 8"},
 		{"threads under ASGI", `{"module_asgi": "a:b", "threads": 1}`,
 			"threads: an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead"},
-		{"lifespan", `{"module_asgi": "a:b", "lifespan": "yes"}`, `lifespan: "yes" is unknown; use on or off`},
+		{"lifespan", `{"module_asgi": "a:b", "lifespan": "yes"}`, `lifespan: "yes" is unknown; use on, off or auto`},
 		{"lifespan under WSGI", `{"module_wsgi": "a:b", "lifespan": "on"}`, "lifespan: WSGI apps have no lifespan protocol; remove it"},
+		{"lifespan auto under WSGI", `{"module_wsgi": "a:b", "lifespan": "auto"}`, "lifespan: WSGI apps have no lifespan protocol; remove it"},
 		{"start_timeout", `{"module_wsgi": "a:b", "start_timeout": "-2s"}`,
 			"start_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},

@@ -202,7 +202,7 @@ func startHead(s settings, id int) []byte {
 	b = marshal.AppendInt(marshal.AppendKey(b, "workers"), int64(s.Workers))
 	b = marshal.AppendString(marshal.AppendKey(b, "runtime"), s.Runtime)
 	b = marshal.AppendInt(marshal.AppendKey(b, "threads"), int64(s.Threads))
-	b = marshal.AppendBool(marshal.AppendKey(b, "lifespan"), s.Lifespan)
+	b = marshal.AppendString(marshal.AppendKey(b, "lifespan"), s.Lifespan)
 	b = marshal.AppendString(marshal.AppendKey(b, "working_dir"), s.WorkingDir)
 	return marshal.AppendDictEnd(b)
 }

@@ -110,10 +110,36 @@ def test_interrupt_ends_gracefully(serve: Servers) -> None:
 
 
 def test_lifespan_shutdown_runs_at_stop(serve: Servers) -> None:
-    server = serve("python {\nmodule_asgi lifespan_app:app\nlifespan on\nworkers 1\nimport worker\n}")
+    server = serve(LIFESPAN)
     assert server.get("/").text == "open"
     assert server.stop() == 0
     assert "connection closed" in server.log.output("stdout")
+
+
+LIFESPAN = "python {\nmodule_asgi lifespan_app:app\nlifespan on\nworkers 1\nimport worker\n}"
+
+
+def test_lifespan_shutdown_runs_at_reload(serve: Servers) -> None:
+    server = serve(LIFESPAN)
+    assert server.reload(LIFESPAN.replace("import worker", "import worker\nenv_var VERSION 2")).returncode == 0
+    server.log.wait_for(lambda entry: entry.get("line") == "connection closed")
+    assert server.get("/").text == "open"
+
+
+@pytest.mark.parametrize(
+    ("app", "shutdown", "refused"),
+    [
+        ("lifespan_app:app", ["connection closed"], []),
+        ("django_app:asgi", [], ["ValueError: Django can only handle ASGI/HTTP connections, not lifespan."]),
+    ],
+    ids=["starlette", "django"],
+)
+def test_lifespan_auto(serve: Servers, app: str, shutdown: list[str], refused: list[str]) -> None:
+    server = serve(f"python {{\nmodule_asgi {app}\nlifespan auto\nworkers 1\nimport worker\n}}")
+    assert server.get("/").status_code == 200
+    assert server.stop() == 0
+    assert [line for line in server.log.output("stdout") if line == "connection closed"] == shutdown
+    assert [entry["error"] for entry in server.log.entries() if "lifespan protocol" in entry["msg"]] == refused
 
 
 def test_workers_end_when_caddy_is_killed(serve: Servers) -> None:

@@ -56,7 +56,8 @@ async def serve(
     # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
     app = importer.load(settings["app"], "asgi")
     server = Server(sock, decoder, app)
-    lifespan = Lifespan(app, server.log) if settings["lifespan"] else None
+    mode = settings["lifespan"]
+    lifespan = Lifespan(app, server.log, required=mode == "on") if mode != "off" else None
     if lifespan is not None:
         await lifespan.startup()
         server.state = lifespan.state

@@ -1,4 +1,8 @@
-"""The ASGI lifespan protocol (spec 2.0): startup before the worker is ready, shutdown before it exits."""
+"""The ASGI lifespan protocol (spec 2.0): startup before the worker is ready, shutdown before it exits.
+
+The setting `lifespan` is "on", "off" or "auto". An app that raises at the lifespan scope does not speak the protocol
+("Lifespan Protocol", "Scope"): under "auto" it is served without, under "on" it fails the start.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,16 @@ from .errors import StartError, describe
 
 
 class Lifespan:
-    """Runs the app's lifespan as one task, from `startup()` to `shutdown()`."""
+    """Runs the app's lifespan as one task, from `startup()` to `shutdown()`.
 
-    def __init__(self, app: Callable[..., Any], log: Callable[..., None]) -> None:
+    `required`: an app that does not speak the protocol is an error.
+    """
+
+    def __init__(self, app: Callable[..., Any], log: Callable[..., None], required: bool = True) -> None:
         self.state: dict[str, Any] | None = None  # for the requests' scopes; None: the app does not support it
         self._app = app
         self._log = log
+        self._required = required
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answer: asyncio.Future[dict[str, Any] | None] | None = None  # the answer to the last event
         self._task: asyncio.Task[None] | None = None
@@ -29,14 +37,17 @@ class Lifespan:
             answer = await self._ask("lifespan.startup")
         except BaseException as exc:  # SystemExit too
             message, trace = describe(exc)
-            raise StartError(
-                f"the app's lifespan startup failed: {message} (if the app knows no lifespan, turn `lifespan` off)",
-                trace,
-            ) from exc
+            if isinstance(exc, Exception) and not self._required:
+                self._log("info", "app does not speak the lifespan protocol; it runs without", error=message)
+                return
+            fix = "if the app does not speak the lifespan protocol, say `lifespan auto` or `off`"
+            raise StartError(f"the app's lifespan startup failed: {message} ({fix})", trace) from exc
         if answer is None:
-            self._log("warn", "app ended its lifespan without an answer; it runs without one")
+            level = "warn" if self._required else "info"
+            self._log(level, "app ended its lifespan without an answer; it runs without one")
         elif answer["type"] == "lifespan.startup.failed":
-            raise StartError(f"the app's lifespan startup failed: {answer.get('message') or 'it gave no message'}")
+            message, trace = _reason(answer)
+            raise StartError(f"the app's lifespan startup failed: {message}", trace)
         else:
             self.state = state
 
@@ -51,7 +62,8 @@ class Lifespan:
             self._log("error", "app's lifespan shutdown failed", error=message, traceback=trace)
             return
         if answer is not None and answer["type"] == "lifespan.shutdown.failed":
-            self._log("error", "app's lifespan shutdown failed", error=str(answer.get("message", "")))
+            message, trace = _reason(answer)
+            self._log("error", "app's lifespan shutdown failed", error=message, traceback=trace)
 
     async def _ask(self, event: str) -> dict[str, Any] | None:
         """Returns the app's answer, None if it returned without one. Raises what it raised."""
@@ -84,3 +96,15 @@ class Lifespan:
         if self._answer is None or self._answer.done():
             raise RuntimeError(f"lifespan message {kind!r} answers nothing")
         self._answer.set_result(message)
+
+
+def _reason(answer: dict[str, Any]) -> tuple[str, str]:
+    """Returns the message of a `.failed` event as one line, and the traceback that frameworks put there, or ""."""
+    text = str(answer.get("message") or "it gave no message").strip()
+    lines = text.splitlines()
+    frames = [index for index, line in enumerate(lines) if line.startswith('  File "')]
+    if not frames:
+        return " ".join(lines), ""
+    # What was raised is the first line that is not indented, behind the last frame.
+    raised = next((line for line in lines[frames[-1] :] if not line.startswith(" ")), lines[-1].strip())
+    return raised, text + "\n"

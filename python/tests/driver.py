@@ -71,7 +71,7 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "workers": 1,
         "runtime": "sync" if interface == "wsgi" else "native",
         "threads": 4,
-        "lifespan": False,
+        "lifespan": "off",
         "working_dir": str(APPS),
     }
     return {**defaults, **changes}

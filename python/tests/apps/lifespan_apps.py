@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from asgi_apps import Receive, Scope, Send
@@ -42,6 +43,7 @@ def lifespan(**how: Any) -> Any:
 
 good = lifespan()
 fails = lifespan(fails={"message": "no database"})
+fails_as_told = lifespan(fails={"message": os.environ.get("FAILURE")})
 fails_silently = lifespan(fails={})
 raises = lifespan(raises=ValueError("no cache"))
 exits = lifespan(raises=SystemExit("no disk"))
@@ -59,3 +61,4 @@ async def ignores(scope: Scope, receive: Receive, send: Send) -> None:
 async def refuses(scope: Scope, receive: Receive, send: Send) -> None:
     """Knows only HTTP, as the specification's own example."""
     assert scope["type"] == "http"
+    await http_app(scope, receive, send)
