@@ -81,7 +81,8 @@ var subdirectives = map[string]subdirective{
 	"root_path":       text("PATH|auto", func(c *Config) *string { return &c.RootPath }),
 	"workers":         {args: "N", set: setWorkers},
 	"threads":         {args: "N", set: setThreads},
-	"start_timeout":   {args: "DURATION|-1|forever", set: setStartTimeout},
+	"start_timeout":   timeout("start_timeout", func(c *Config) *caddy.Duration { return &c.StartTimeout }),
+	"drain_timeout":   timeout("drain_timeout", func(c *Config) *caddy.Duration { return &c.DrainTimeout }),
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 }
@@ -91,6 +92,14 @@ func text(args string, field func(*Config) *string) subdirective {
 	return subdirective{args: args, set: func(c *Config, args []string) error {
 		*field(c) = args[0]
 		return nil
+	}}
+}
+
+// timeout is a setting whose argument is a duration or for ever.
+func timeout(setting string, field func(*Config) *caddy.Duration) subdirective {
+	return subdirective{args: "DURATION|-1|forever", set: func(c *Config, args []string) (err error) {
+		*field(c), err = parseTimeout(setting, args[0])
+		return err
 	}}
 }
 
@@ -110,11 +119,6 @@ func parseCount(setting, text string) (int, error) {
 		return 0, wrong(setting, "%q is not possible; give a whole number of 1 or more", text)
 	}
 	return count, nil
-}
-
-func setStartTimeout(c *Config, args []string) (err error) {
-	c.StartTimeout, err = parseStartTimeout(args[0])
-	return err
 }
 
 func setEnvVar(c *Config, args []string) error {
@@ -155,6 +159,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    env_var         <name> <value>
 //	    env_file        <path>
 //	    start_timeout   <duration>|-1|forever
+//	    drain_timeout   <duration>|-1|forever
 //	    root_path       <path>|auto
 //	}
 //

@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "env_file, env_var, lifespan, module_asgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+	const known = "drain_timeout, env_file, env_var, lifespan, module_asgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
 		"threads, venv, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{

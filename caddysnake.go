@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync"
+	"slices"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
@@ -63,6 +63,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("getting the python app: %w", err)
 	}
 	h.app = module.(*App)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		h.app.watch(server)
+	}
 	h.pool = h.app.register(s)
 	return nil
 }
@@ -81,8 +84,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 // are new and lets go of them when the config goes. It has no settings of its own.
 type App struct {
 	logger  *zap.Logger
-	refs    []*poolRef    // one for each different settings; complete when Provision of all handlers is over
-	started chan struct{} // closed when every pool is ready
+	over    <-chan struct{}     // closed when all apps of the config have been stopped
+	servers []*caddyhttp.Server // that have a handler of this app's
+	refs    []*poolRef          // one for each different settings; complete when Provision of all handlers is over
+	started chan struct{}       // closed when every pool is ready
 }
 
 // poolRef is one app's place in a config: its settings, and its pool once that has started.
@@ -96,16 +101,6 @@ type poolRef struct {
 // running workers.
 var pools = caddy.NewUsagePool()
 
-// closePools stops all pools, side by side.
-func closePools() {
-	var closing sync.WaitGroup
-	pools.Range(func(_, value any) bool {
-		closing.Go(value.(*pool).close)
-		return true
-	})
-	closing.Wait()
-}
-
 // CaddyModule implements caddy.Module.
 func (*App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -117,6 +112,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 // Provision implements caddy.Provisioner.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
+	a.over = ctx.Done()
 	a.started = make(chan struct{})
 	return nil
 }
@@ -131,6 +127,19 @@ func (a *App) register(s settings) *poolRef {
 	ref := &poolRef{settings: s}
 	a.refs = append(a.refs, ref)
 	return ref
+}
+
+// watch notes that a server passes requests to the app.
+func (a *App) watch(server *caddyhttp.Server) {
+	if slices.Contains(a.servers, server) {
+		return
+	}
+	a.servers = append(a.servers, server)
+	server.RegisterOnShutdown(func() {
+		if caddy.Exiting() {
+			drainAll()
+		}
+	})
 }
 
 // Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if
@@ -153,14 +162,21 @@ func (a *App) Start() error {
 		a.release()
 		return err
 	}
+	for _, ref := range a.refs {
+		ref.pool.Load().inUse.Store(true)
+	}
 	close(a.started)
 	return nil
 }
 
-// Stop implements caddy.App. After a reload, the pools that no config uses any more drain in the background.
+// Stop implements caddy.App. After a reload, the pools that no config uses any more drain in the background; the HTTP
+// servers, which may be stopped later, bring requests until then.
 func (a *App) Stop() error {
 	if !caddy.Exiting() {
-		go a.release()
+		go func() {
+			<-a.over
+			a.release()
+		}()
 	}
 	return nil
 }

@@ -64,6 +64,7 @@ type server struct {
 	serverType   string // "wsgi" or "asgi"
 	app          string
 	startTimeout string
+	drainTimeout string
 	domain       string
 	listen       string
 	staticPath   string // "" for no static files
@@ -90,6 +91,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync; ASGI: native or uvloop (default uvloop if it is installed)")
 	flags.StringVar(&s.python.Lifespan, "lifespan", "", "ASGI lifespan protocol `on|off|auto` (default off)")
 	flags.StringVar(&s.startTimeout, "start-timeout", "120s", "`duration` that the start may take; forever or -1 for no limit")
+	flags.StringVar(&s.drainTimeout, "drain-timeout", "30s", "`duration` that requests may go on at the end; forever or -1 for no limit")
 	flags.StringVar(&s.staticPath, "static-path", "", "`folder` of static files to serve")
 	flags.StringVar(&s.staticRoute, "static-route", "/static", "`path` in URLs of the static files")
 	flags.BoolVar(&s.debug, "debug", false, "log at debug level")
@@ -176,7 +178,10 @@ func (s *server) check() (err error) {
 	default:
 		return wrong("server_type", "%q is unknown; use wsgi or asgi", s.serverType)
 	}
-	if s.python.StartTimeout, err = parseStartTimeout(s.startTimeout); err != nil {
+	if s.python.StartTimeout, err = parseTimeout("start_timeout", s.startTimeout); err != nil {
+		return err
+	}
+	if s.python.DrainTimeout, err = parseTimeout("drain_timeout", s.drainTimeout); err != nil {
 		return err
 	}
 	if !strings.ContainsAny(s.listen, ":/") {

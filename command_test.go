@@ -90,16 +90,16 @@ func TestServerFlags(t *testing.T) {
 	}{
 		{nil, "admin", `{"disabled": true, "config": {"persist": false}}`},
 		{nil, httpServer, `{"listen": [":9080"], "routes": [{"handle": [
-			{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000}]}]}`},
+			{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000, "drain_timeout": 30000000000}]}]}`},
 		{nil, "logging", `null`},
 		{[]string{"--server-type", "asgi"}, handler + ".module_asgi", `"main:app"`},
 		{[]string{"--server-type", "asgi"}, handler + ".module_wsgi", `null`},
 		{[]string{"-t", "asgi", "-a", "x:y", "-l", ":80", "-w", "1"}, httpServer, `{"listen": [":80"], "routes": [{"handle": [
-			{"handler": "python", "module_asgi": "x:y", "workers": 1, "start_timeout": 120000000000}]}]}`},
+			{"handler": "python", "module_asgi": "x:y", "workers": 1, "start_timeout": 120000000000, "drain_timeout": 30000000000}]}]}`},
 		{[]string{"--app", "a.b:c()"}, handler + ".module_wsgi", `"a.b:c()"`},
 		{[]string{"--domain", "example.com"}, httpServer, `{"listen": [":443"], "routes": [
 			{"match": [{"host": ["example.com"]}], "handle": [{"handler": "subroute", "routes": [
-				{"handle": [{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000}]}]}]}]}`},
+				{"handle": [{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000, "drain_timeout": 30000000000}]}]}]}]}`},
 		{[]string{"--domain", "example.com", "--listen", ":8443"}, httpServer + ".listen", `[":8443"]`},
 		{[]string{"--domain", "example.com", "--listen", ":9080"}, httpServer + ".listen", `[":9080"]`},
 		{[]string{"--listen", "unix//run/app.sock"}, httpServer + ".listen", `["unix//run/app.sock"]`},
@@ -121,6 +121,7 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--server-type", "asgi", "--runtime", "native"}, handler + ".runtime", `"native"`},
 		{[]string{"--start-timeout", "5m"}, handler + ".start_timeout", `300000000000`},
 		{[]string{"--start-timeout", "forever"}, handler + ".start_timeout", `-1`},
+		{[]string{"--drain-timeout", "5s"}, handler + ".drain_timeout", `5000000000`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
 		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
 	}
@@ -145,12 +146,12 @@ func TestServerFlags(t *testing.T) {
 func TestServerMakesTheConfigOfTheDirective(t *testing.T) {
 	dir := serverFolder(t)
 	config, err := serverConfig(t, "--server-type", "asgi", "--app", "main:app", "--workers", "2", "--runtime", "native", "--lifespan", "on",
-		"--working-dir", dir, "--venv", "venv", "--python-path", "python3.12", "--start-timeout", "30s")
+		"--working-dir", dir, "--venv", "venv", "--python-path", "python3.12", "--start-timeout", "30s", "--drain-timeout", "forever")
 	if err != nil {
 		t.Fatal(err)
 	}
 	adapted, err := adapt(t, ":9080 {\npython {\nmodule_asgi main:app\nworkers 2\nruntime native\nlifespan on\nworking_dir "+dir+
-		"\nvenv venv\npython_path python3.12\nstart_timeout 30s\n}\n}")
+		"\nvenv venv\npython_path python3.12\nstart_timeout 30s\ndrain_timeout forever\n}\n}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +195,7 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--lifespan", "on"), "--lifespan: WSGI apps have no lifespan protocol; remove it"},
 		{append(app, "--runtime", "gevent"), "--runtime: gevent is not in this version; for WSGI apps use sync, or leave it out"},
 		{append(app, "--start-timeout", "soon"), `--start-timeout: "soon" is not possible; give a duration such as 120s or 5m, or forever`},
+		{append(app, "--drain-timeout", "0"), `--drain-timeout: "0" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}
 	for _, test := range tests {

@@ -67,6 +67,10 @@ type Config struct {
 	// How long the workers may take to get ready. Default: 120s; -1: for ever.
 	StartTimeout caddy.Duration `json:"start_timeout,omitempty"`
 
+	// How long requests may go on after a reload of the app, or after Caddy was told to exit; then they are cut off.
+	// Default: 30s; -1: for ever.
+	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
+
 	// SCRIPT_NAME and root_path. Default "auto": what other handlers removed from the front of the original path.
 	// "/" says that the app is at the root whatever was removed.
 	RootPath string `json:"root_path,omitempty"`
@@ -76,10 +80,11 @@ type Config struct {
 const (
 	defaultThreads      = 8
 	defaultStartTimeout = 120 * time.Second
+	defaultDrainTimeout = 30 * time.Second
 )
 
-// startForever is the StartTimeout that never ends.
-const startForever caddy.Duration = -1
+// forever is the timeout that never ends.
+const forever caddy.Duration = -1
 
 // settings is a Config resolved: everything that decides how Python runs, and nothing else. Two handlers with equal
 // settings share one pool.
@@ -94,6 +99,7 @@ type settings struct {
 	Python       string        // the interpreter's absolute path
 	Env          []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
 	StartTimeout time.Duration // 0: for ever
+	DrainTimeout time.Duration // 0: for ever
 }
 
 // key tells settings apart in a caddy.UsagePool. It holds the values of environment variables: keep it out of logs.
@@ -151,16 +157,11 @@ func (c *Config) resolve() (settings, error) {
 		WorkingDir:   workingDir,
 		Python:       python,
 		Env:          env,
-		StartTimeout: time.Duration(c.StartTimeout),
+		StartTimeout: limit(c.StartTimeout, defaultStartTimeout),
+		DrainTimeout: limit(c.DrainTimeout, defaultDrainTimeout),
 	}
 	if s.Workers == 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
-	}
-	switch c.StartTimeout {
-	case 0:
-		s.StartTimeout = defaultStartTimeout
-	case startForever:
-		s.StartTimeout = 0
 	}
 	if c.ModuleASGI != "" {
 		s.Interface, s.App, s.Threads = interfaceASGI, c.ModuleASGI, 1
@@ -176,16 +177,35 @@ func (c *Config) resolve() (settings, error) {
 	return s, nil
 }
 
-// parseStartTimeout parses what the Caddyfile and the command line take as start_timeout.
-func parseStartTimeout(text string) (caddy.Duration, error) {
+// limit turns a timeout of a Config into one of settings, where 0 is for ever.
+func limit(timeout caddy.Duration, byDefault time.Duration) time.Duration {
+	switch timeout {
+	case 0:
+		return byDefault
+	case forever:
+		return 0
+	default:
+		return time.Duration(timeout)
+	}
+}
+
+// parseTimeout parses what the Caddyfile and the command line take as a timeout.
+func parseTimeout(setting, text string) (caddy.Duration, error) {
 	if text == "-1" || text == "forever" {
-		return startForever, nil
+		return forever, nil
 	}
 	duration, err := caddy.ParseDuration(text)
 	if err != nil || duration <= 0 {
-		return 0, wrong("start_timeout", "%q is not possible; give a duration such as 120s or 5m, or forever", text)
+		return 0, wrong(setting, "%q is not possible; give a duration such as 120s or 5m, or forever", text)
 	}
 	return caddy.Duration(duration), nil
+}
+
+func validateTimeout(setting string, timeout caddy.Duration) error {
+	if timeout < 0 && timeout != forever {
+		return wrong(setting, "%s is not possible; give a duration such as 120s or 5m, or -1 for no limit", time.Duration(timeout))
+	}
+	return nil
 }
 
 // rootPath returns the fixed SCRIPT_NAME and root_path ("" at the root, no slash at the end), or auto.
@@ -256,9 +276,11 @@ func (c *Config) validate() error {
 	if c.Workers < 0 {
 		return wrong("workers", "%d is not possible; give 1 or more, or leave it out for one per CPU", c.Workers)
 	}
-	if c.StartTimeout < 0 && c.StartTimeout != startForever {
-		return wrong("start_timeout", "%s is not possible; give a duration such as 120s or 5m, or -1 for no limit",
-			time.Duration(c.StartTimeout))
+	if err := validateTimeout("start_timeout", c.StartTimeout); err != nil {
+		return err
+	}
+	if err := validateTimeout("drain_timeout", c.DrainTimeout); err != nil {
+		return err
 	}
 	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {
 		return wrong("root_path", "%q does not begin with a slash; write %q, or auto", path, "/"+path)

@@ -28,8 +28,8 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := settings{
-		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8,
-		WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute,
+		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8, Lifespan: "off",
+		WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -53,7 +53,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 	c := Config{
 		ModuleASGI: "pkg.main:Factory.make()", Workers: 3, WorkersRuntime: "process", Runtime: "native", Lifespan: "on",
 		WorkingDir: dir, PythonPath: python, EnvFiles: []string{file}, EnvVars: map[string]string{"B": "var"},
-		StartTimeout: -1, RootPath: "/api/",
+		StartTimeout: -1, DrainTimeout: caddy.Duration(time.Minute), RootPath: "/api/",
 	}
 	got, err := c.resolve()
 	if err != nil {
@@ -62,6 +62,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 	want := settings{
 		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: "on",
 		WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
+		DrainTimeout: time.Minute,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -137,6 +138,8 @@ func TestWrongSettings(t *testing.T) {
 		{"lifespan auto under WSGI", `{"module_wsgi": "a:b", "lifespan": "auto"}`, "lifespan: WSGI apps have no lifespan protocol; remove it"},
 		{"start_timeout", `{"module_wsgi": "a:b", "start_timeout": "-2s"}`,
 			"start_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
+		{"drain_timeout", `{"module_wsgi": "a:b", "drain_timeout": "-2s"}`,
+			"drain_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},
 		{"no working_dir", `{"module_wsgi": "a:b", "working_dir": "none"}`, `working_dir: "none": no such file or directory` + appFolder},
 		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},

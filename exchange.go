@@ -31,6 +31,7 @@ type exchange struct {
 	logger  *zap.Logger
 	upload  *upload // nil when the request has no body, or all of it is in the first frame
 	began   bool    // the response has begun
+	lasting bool    // it is enrolled in the pool
 }
 
 // frames recycles the buffers of REQUEST frames.
@@ -51,6 +52,7 @@ func (e *exchange) run(encode encoder) error {
 	}()
 	frame := encode(wire.AppendHeader((*buffer)[:0]), &e.request, &e.pool.settings)
 	head := len(frame) - wire.HeaderSize
+	defer e.dismiss()
 	frame, whole, err := e.beginUpload(frame)
 	if err != nil {
 		return err
@@ -142,6 +144,7 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return nil
 		}
 		if !stream.More() {
+			e.enrol()
 			if err := http.NewResponseController(e.w).Flush(); err != nil {
 				return caddyhttp.Error(statusClientClosed, err)
 			}
@@ -180,10 +183,28 @@ func (e *exchange) broken(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil:
 		return caddyhttp.Error(statusClientClosed, ctx.Err())
+	case errors.Is(err, wire.ErrReset) && e.pool.isClosed():
+		return e.refusal(errPoolClosed)
 	case errors.Is(err, wire.ErrReset) && e.upload != nil:
 		return e.upload.failure()
 	default:
 		return err
+	}
+}
+
+// enrol has the pool end the exchange when the drain timeout is over, although it waits for its client.
+func (e *exchange) enrol() {
+	if !e.lasting {
+		e.lasting = true
+		e.pool.enrol(e)
+	}
+}
+
+// dismiss takes enrol back.
+func (e *exchange) dismiss() {
+	if e.lasting {
+		e.lasting = false
+		e.pool.dismiss(e)
 	}
 }
 
@@ -219,7 +240,7 @@ func (e *exchange) logAppError(w *worker, message, traceback string) {
 // refusal turns a queue's answer into the client's.
 func (e *exchange) refusal(err error) error {
 	switch {
-	case e.request.Context().Err() != nil:
+	case e.request.Context().Err() != nil && !errors.Is(err, errPoolClosed): // to cut off a body looks like a client that left
 		return caddyhttp.Error(statusClientClosed, err)
 	default:
 		e.w.Header().Set("Retry-After", "1")

@@ -5,6 +5,7 @@ package caddysnake
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
@@ -131,6 +133,7 @@ func testPool(t testing.TB, s settings, script script) *pool {
 	t.Helper()
 	s.App = "main:app"
 	s.Workers = max(s.Workers, 1)
+	s.DrainTimeout = cmp.Or(s.DrainTimeout, 10*time.Second)
 	p, err := newPool(s, launchFake(script), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -22,8 +23,6 @@ const (
 	// maxWaiting and maxWait bound the queue of requests for which no worker has room.
 	maxWaiting = 10_000
 	maxWait    = 30 * time.Second
-	// drainTimeout is how long a closing pool waits for its open requests.
-	drainTimeout = 30 * time.Second
 )
 
 var (
@@ -34,7 +33,7 @@ var (
 )
 
 // pool runs the workers of one app: it starts them, picks one for each request, queues what finds no room, replaces a
-// worker that exits, and drains them all in the end.
+// worker that exits. How it ends is in drain.go.
 type pool struct {
 	settings settings
 	launch   launcher
@@ -44,13 +43,20 @@ type pool struct {
 	cancel      context.CancelFunc
 	supervisors sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below, and those of each worker that say so
-	workers []*worker  // those that are ready
-	turn    int        // where the search for the least loaded one begins, so that equals take turns
-	waiting list.List  // of *waiter, in order of arrival
-	open    int        // requests that hold a place on a worker
-	closed  bool       // no further request gets a place
-	drained chan struct{}
+	mu      sync.Mutex             // guards the fields below, and those of each worker that say so
+	workers []*worker              // those that are ready
+	turn    int                    // where the search for the least loaded one begins, so that equals take turns
+	waiting list.List              // of *waiter, in order of arrival
+	open    int                    // requests that hold a place on a worker
+	ending  bool                   // nobody will bring further requests, but those that are here may go on
+	closed  bool                   // no further request gets a place
+	lasting map[*exchange]struct{} // requests that wait for their clients, see enrol
+
+	inUse    atomic.Bool // a config that holds the pool has started
+	draining sync.Once
+	overdue  chan struct{} // closed when the drain timeout is over
+	drained  chan struct{} // closed when the last request is through and none is expected; then closed is true
+	stopping sync.Once
 }
 
 // waiter is a request in the queue.
@@ -61,7 +67,7 @@ type waiter struct {
 // newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
 // gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then.
 func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
-	p := &pool{settings: s, launch: launch, logger: logger, drained: make(chan struct{})}
+	p := &pool{settings: s, launch: launch, logger: logger, lasting: map[*exchange]struct{}{}, overdue: make(chan struct{}), drained: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	began := time.Now()
 	first := make(chan error, s.Workers)
@@ -74,6 +80,7 @@ func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
 		p.supervisors.Wait()
 		return nil, err
 	}
+	livePools.Store(p, nil)
 	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))
 	return p, nil
 }
@@ -232,51 +239,8 @@ func (p *pool) serveQueue() {
 	}
 }
 
-// checkDrained announces that a closing pool has no open request left. It is called with mu held.
-func (p *pool) checkDrained() {
-	if p.closed && p.open == 0 {
-		select {
-		case <-p.drained:
-		default:
-			close(p.drained)
-		}
-	}
-}
-
-// close gives no more places, waits for the open requests, then stops the workers and waits for them.
-func (p *pool) close() {
-	p.mu.Lock()
-	p.closed = true
-	for e := p.waiting.Front(); e != nil; e = e.Next() {
-		close(e.Value.(*waiter).place)
-	}
-	p.waiting.Init()
-	p.checkDrained()
-	p.mu.Unlock()
-
-	timer := time.NewTimer(drainTimeout)
-	defer timer.Stop()
-	select {
-	case <-p.drained:
-	case <-timer.C:
-		p.logger.Warn("requests cut off by the end of the drain timeout", zap.Int("requests", p.openRequests()))
-	}
-	p.cancel()
-	p.supervisors.Wait()
-	p.logger.Info("python app stopped")
-}
-
 func (p *pool) openRequests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.open
 }
-
-// Destruct implements caddy.Destructor: the last config that used the pool has let go of it.
-func (p *pool) Destruct() error {
-	p.close()
-	return nil
-}
-
-// Interface guard.
-var _ caddy.Destructor = (*pool)(nil)

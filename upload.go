@@ -60,6 +60,7 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 		buf: uploadBuffers.Get().(*uploadBuffer),
 	}
 	e.upload = u
+	e.enrol()
 	if e.pool.settings.Interface == interfaceWSGI {
 		u.fill()
 	} else if r.Header.Get("Expect") == "" { // or the app decides whether the client is to go on
@@ -70,6 +71,9 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 	}
 	if u.err != nil {
 		err := u.failure()
+		if e.pool.isClosed() {
+			err = e.refusal(errPoolClosed)
+		}
 		e.endUpload()
 		return nil, false, err
 	}
@@ -85,6 +89,7 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 // endUpload stops reading and gives the buffer back.
 func (e *exchange) endUpload() {
 	if e.upload != nil {
+		e.dismiss() // before upload changes
 		e.upload.stop()
 		uploadBuffers.Put(e.upload.buf)
 		e.upload = nil
@@ -177,6 +182,13 @@ func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
 	if u.err != nil && !u.isStopped() {
 		stream.Reset() // the app will never get the rest
 	}
+}
+
+// isFinished tells whether the body has been read to its end.
+func (u *upload) isFinished() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.finished
 }
 
 func (u *upload) isStopped() bool {

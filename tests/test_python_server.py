@@ -187,7 +187,7 @@ def test_quiet_by_default(serve: Servers) -> None:
         ((*FLASK, "--workers", "many"), '--workers: "many" is not possible'),
         ((*FLASK, "--threads", "-1"), "--threads: -1 is not possible"),
         ((*FASTAPI, "--runtime", "gevent"), "--runtime: gevent"),
-        ((*FASTAPI, "--lifespan", "maybe"), '--lifespan: "maybe" is unknown; use on or off'),
+        ((*FASTAPI, "--lifespan", "maybe"), '--lifespan: "maybe" is unknown; use on, off or auto'),
         ((*FLASK, "--start-timeout", "soon"), '--start-timeout: "soon" is not possible'),
         ((*FLASK, "--static-path", "/no/such/folder"), '--static-path: "/no/such/folder"'),
         ((*FLASK, "--venv", "/no/such/venv"), '--venv: "/no/such/venv"'),

@@ -195,6 +195,21 @@ func (c *Conn) Open(request []byte) (*Stream, error) {
 	return s, nil
 }
 
+// ResetAll gives up every open stream, as Stream.Reset does.
+func (c *Conn) ResetAll() {
+	c.streamMu.Lock()
+	streams := make([]*Stream, 0, len(c.streams))
+	for _, s := range c.streams {
+		s.refs.Add(1) // or it might be another one's before it is reset
+		streams = append(streams, s)
+	}
+	c.streamMu.Unlock()
+	for _, s := range streams {
+		s.Reset()
+		s.release()
+	}
+}
+
 // Control sends a frame of stream 0.
 func (c *Conn) Control(t Type, head []byte) error {
 	b, err := Append(nil, Frame{Type: t, Head: head})

@@ -188,8 +188,9 @@ func (s *Stream) Reset() {
 	if !over {
 		s.send(Reset, false, AppendHeader(nil))
 	}
+	notify(s.arrived) // the relaying goroutine may wait for another that reads
 	notify(s.credited)
-	s.conn.interrupt() // the relaying goroutine may be reading
+	s.conn.interrupt() // or read itself
 }
 
 // Release gives the stream back. Its user must not touch it afterwards; a stream that the worker has not closed must have

@@ -187,6 +187,29 @@ func TestCancelledStreamStaysOpenUntilTheWorkerClosesIt(t *testing.T) {
 	}
 }
 
+func TestResetAllEndsEveryWait(t *testing.T) {
+	c, p, _, _ := connect(t)
+	const count = 3 // one reads, or Run does, and the others wait for it
+	results := make(chan error, count)
+	for range count {
+		s, _ := open(t, c, p)
+		go func() {
+			_, err := s.Recv(context.Background())
+			s.Release()
+			results <- err
+		}()
+	}
+	c.ResetAll()
+	for range count {
+		if err := <-results; !errors.Is(err, ErrReset) {
+			t.Errorf("got %v, want ErrReset", err)
+		}
+		if f := p.receive(); f.Type != Reset {
+			t.Errorf("the worker got %+v, want RESET", f)
+		}
+	}
+}
+
 func TestNumbersSkipOpenStreamsAfterWrapping(t *testing.T) {
 	c, p, _, _ := connect(t)
 	first, id := open(t, c, p)

@@ -14,11 +14,12 @@ from . import importer, wire
 from .errors import StartError, describe
 from .headers import ByteHeaders
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, STOP_GRACE, WINDOW, newest, pack_header
 
 App = Callable[..., Any]
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
+CANCEL = 1.0  # seconds that cancelled requests may take at the end
 _MAX_HELD = 64 << 10  # bytes
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -194,6 +195,7 @@ class Server:
         if kind == wire.STOP:
             self._stopping = True
             self._check_finished()
+            self.loop.call_later(STOP_GRACE, self._give_up)
             return
         if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
             raise wire.ProtocolError(f"a frame of type {kind & ~END}")
@@ -211,8 +213,24 @@ class Server:
         request.wake()
 
     def _check_finished(self) -> None:
-        if self._stopping and not self.running and not self._finished.done():
+        if self._stopping and not self.running:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._finished.done():
             self._finished.set_result(None)
+
+    def _give_up(self) -> None:
+        """STOP_GRACE is over: cancels what still runs, and goes on without it if that has no effect."""
+        if not self._finished.done():
+            self.log("warn", "requests did not end after stop; they are cancelled", count=len(self.running))
+            self._cancel()
+            self.loop.call_later(CANCEL, self._finish)
+
+    def _cancel(self) -> None:
+        for request in list(self.running):
+            if request.task is not None:
+                request.task.cancel()
 
     def _end_turn(self) -> None:
         self.flush()
@@ -244,8 +262,7 @@ class Server:
         for request in list(self.running):
             request.gone = True
             request.wake()
-            if request.task is not None:
-                request.task.cancel()
+        self._cancel()
         self._check_finished()
 
 

@@ -40,13 +40,14 @@ from time import monotonic, sleep
 
 from . import wire
 from .stream import NewStream, Stream
-from .wire import END, HEADER_SIZE, newest
+from .wire import END, HEADER_SIZE, STOP_GRACE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
 TICK = 0.001  # seconds between two looks of the watchdog
 LINGER = 0.05  # seconds without work after which the watchdog stops looking
 SHORT_RUN = 16  # this many short requests in a row end the slow state
 PROVEN = 64  # requests after which a fast state counts as a success
+JOIN = 1.0  # seconds that threads may take to end when the worker does
 MIN_PAUSE, MAX_PAUSE = 0.016, 1.0  # seconds in the slow state before the fast one is tried again; doubles on failure
 
 _MAX_HELD = 64 << 10  # bytes
@@ -96,11 +97,13 @@ class Scheduler:
         self._out_size = 0
 
         self._stopping = False
+        self._running: list[threading.Thread] = []
         self._done = threading.Event()
         self._error: BaseException | None = None
 
     def serve(self) -> None:
-        """Runs until STOP has come and all requests are through, or until Caddy has gone.
+        """Runs until STOP has come and all requests are through, those that take longer than STOP_GRACE excepted, or
+        until Caddy has gone.
 
         Raises what broke the connection: ProtocolError, or a defect of this package.
         """
@@ -116,6 +119,8 @@ class Scheduler:
         self._done.wait()
         if self._error is not None:
             raise self._error
+        if self._stopping:
+            self._end()
 
     def put(
         self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
@@ -172,7 +177,23 @@ class Scheduler:
                 self._done.set()
 
         # A daemon, so that an app that hangs cannot keep the interpreter from exiting.
-        threading.Thread(target=run, name=name, daemon=True).start()
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._running.append(thread)
+        thread.start()
+
+    def _end(self) -> None:
+        """Ends the threads, so that none runs while the interpreter exits, but those that an app holds fast."""
+        if left := len(self.streams):
+            self._put_control(wire.log("warn", "requests did not end after stop; they are left", count=left))
+        with contextlib.suppress(OSError):  # Caddy has gone
+            self._sock.shutdown(socket.SHUT_RD)  # wakes who reads
+        with self.lock:
+            idle, self._idle = self._idle, []
+        for thread in idle:
+            thread.bell.release()
+        deadline = monotonic() + JOIN
+        for running in self._running:
+            running.join(max(0, deadline - monotonic()))
 
     def _work(self, thread: Thread) -> None:
         if not thread.leads:
@@ -195,6 +216,8 @@ class Scheduler:
     def _sleep(self, thread: Thread) -> None:
         """Gives the thread its next stream, now or when there is one."""
         with self.lock:
+            if self._done.is_set():
+                return
             if self._pending:
                 thread.stream = self._pending.popleft()
                 return
@@ -369,6 +392,7 @@ class Scheduler:
             stream = self.streams.get(number)
             if kind == wire.STOP:
                 self._stopping = True
+                self._start("wsgi-stop", self._give_up)
                 return
             if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
                 raise wire.ProtocolError(f"a frame of type {kind & ~END}")
@@ -391,6 +415,10 @@ class Scheduler:
             self.wake(stream)
         if stream.closed and stream.thread is None:
             self._put_control(wire.frame(wire.RESET, number))
+
+    def _give_up(self) -> None:
+        if not self._done.wait(STOP_GRACE):
+            self._done.set()
 
     def _put_control(self, frame: bytes) -> None:
         with self._out_lock:

@@ -24,6 +24,8 @@ FAILED = 10
 STOP = 11
 LOG = 12
 
+STOP_GRACE = 5.0  # seconds that requests have after STOP; then shutdown goes on without them
+
 END = 0x80  # flag beside the type: the last of its stream's data in this direction
 
 HEADER_SIZE = 12

@@ -115,3 +115,11 @@ def test_a_failed_shutdown_is_logged(launch: Launch, app: str, error: str) -> No
     assert worker.stop() == 0
     level, _, fields = worker.log_entry("shutdown failed")
     assert (level, fields["error"]) == ("error", error)
+
+
+def test_shutdown_runs_although_a_request_does_not_end(launch: Launch) -> None:
+    worker = launch("stuck:deaf", "asgi", lifespan="on").start()
+    assert worker.next(worker.request()).data == b"begun"
+    assert worker.stop() == 0
+    assert worker.log_entry("did not end")[2] == {"count": 1}
+    assert worker.output().splitlines()[:2] == ["cancelled", "shutdown"]

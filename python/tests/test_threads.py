@@ -218,3 +218,20 @@ def test_an_idle_worker_uses_no_cpu(launch: Launch) -> None:
 
     until(unchanged, "no thread of an idle worker wakes up")
     assert worker.get("/hello").body == b"hello"
+
+
+def test_no_thread_runs_while_the_interpreter_exits(launch: Launch) -> None:
+    worker = launch("stuck:wsgi", "wsgi", threads=4).start()
+    assert worker.get("/").body == b"begun"
+    assert worker.stop() == 0
+    assert worker.output() == "[]\n"
+
+
+def test_a_thread_that_does_not_end_does_not_hold_up_the_exit(launch: Launch) -> None:
+    worker = launch("stuck:wsgi", "wsgi", threads=4).start()
+    stream = worker.request("/stuck")
+    assert worker.next(stream).data == b"begun"
+    worker.reset(stream)
+    assert worker.stop() == 0
+    assert worker.log_entry("did not end")[2] == {"count": 1}
+    assert worker.output() == "['wsgi-1']\n"

@@ -1,0 +1,162 @@
+package caddysnake
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+const (
+	// lateTime is how long after a reload requests may still come to the old configuration: those that net/http had just
+	// read, and those that an HTTP/2 client sends before it has seen GOAWAY (RFC 9113, section 6.8).
+	lateTime = time.Second
+	// cutTime is how long a client may take, once its request is cut off, to take what the app has sent it before.
+	cutTime = time.Second
+)
+
+// livePools holds every pool (as key) from its start until its workers have ended.
+var livePools sync.Map
+
+// drainAll starts the drain timeouts of all pools when Caddy is told to exit. It does not wait. The HTTP servers wait for
+// their requests, endless ones too, and only then are the pools closed; so this has to come first.
+func drainAll() {
+	livePools.Range(func(key, _ any) bool {
+		go func() {
+			p := key.(*pool)
+			p.drain()
+			<-p.overdue
+			p.close()
+		}()
+		return true
+	})
+}
+
+// closePools stops all pools, side by side: when Caddy exits and its HTTP servers have stopped.
+func closePools() {
+	var closing sync.WaitGroup
+	livePools.Range(func(key, _ any) bool {
+		closing.Go(key.(*pool).close)
+		return true
+	})
+	closing.Wait()
+}
+
+// Destruct implements caddy.Destructor: the last config that used the pool has gone, or could not start. It returns when
+// the pool has stopped.
+func (p *pool) Destruct() error {
+	if p.inUse.Load() {
+		p.stop(lateTime)
+	} else {
+		p.close()
+	}
+	return nil
+}
+
+// close stops the pool when nobody will bring it further requests.
+func (p *pool) close() { p.stop(0) }
+
+// stop waits until the requests are through, those too that come within late, but not beyond the drain timeout, which cuts
+// off what is left. Then it stops the workers and waits for them. It may be called more than once.
+func (p *pool) stop(late time.Duration) {
+	p.drain()
+	timer := time.AfterFunc(late, p.expectNoMore)
+	defer timer.Stop()
+	select {
+	case <-p.drained:
+	case <-p.overdue:
+	}
+	p.stopping.Do(func() {
+		p.cutOff()
+		p.cancel()
+		p.supervisors.Wait()
+		livePools.Delete(p)
+		p.logger.Info("python app stopped")
+	})
+}
+
+// drain starts the drain timeout, unless it runs already. It ends with p.overdue.
+func (p *pool) drain() {
+	p.draining.Do(func() {
+		if timeout := p.settings.DrainTimeout; timeout > 0 {
+			time.AfterFunc(timeout, func() { close(p.overdue) })
+		}
+	})
+}
+
+// isClosed tells whether the pool takes no more requests: if any is left, it has been cut off.
+func (p *pool) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// expectNoMore says that the pool is drained as soon as it has no request.
+func (p *pool) expectNoMore() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ending = true
+	p.checkDrained()
+}
+
+// checkDrained closes the pool to further requests if none is expected and none is left. It is called with mu held.
+func (p *pool) checkDrained() {
+	if p.ending && !p.closed && p.open == 0 && p.waiting.Len() == 0 && len(p.lasting) == 0 {
+		p.closed = true
+		close(p.drained)
+	}
+}
+
+// cutOff ends all requests that are left, if any are, and refuses further ones.
+func (p *pool) cutOff() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	p.logger.Warn("requests cut off at the end of the drain timeout",
+		zap.Int("requests", p.open+p.waiting.Len()), zap.Duration("drain_timeout", p.settings.DrainTimeout))
+	for e := p.waiting.Front(); e != nil; e = e.Next() {
+		close(e.Value.(*waiter).place)
+	}
+	p.waiting.Init()
+	for _, w := range p.workers {
+		w.conn.ResetAll()
+	}
+	for e := range p.lasting {
+		e.cutOff()
+	}
+}
+
+// enrol says that e may last long: its client sends a body, or is sent a response in parts.
+func (p *pool) enrol(e *exchange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lasting[e] = struct{}{}
+	if p.closed {
+		e.cutOff()
+	}
+}
+
+// dismiss says that e no longer waits for its client.
+func (p *pool) dismiss(e *exchange) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.lasting, e)
+	p.checkDrained()
+}
+
+// cutOff has e wait no longer for its client. It is called with pool.mu held, while e is enrolled.
+func (e *exchange) cutOff() {
+	control := http.NewResponseController(e.w)
+	if e.upload != nil && !e.upload.isFinished() {
+		_ = control.SetReadDeadline(time.Unix(1, 0))
+	}
+	_ = control.SetWriteDeadline(time.Now().Add(cutTime))
+}
+
+// Interface guard.
+var _ caddy.Destructor = (*pool)(nil)

@@ -1,0 +1,148 @@
+"""What becomes of requests that go on when their workers are to end: at a reload of the app, and when Caddy exits."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from support.check import Servers
+from support.polling import wait_until
+from support.raw import Closed, Connection
+from support.server import Server
+
+APPS = {
+    "starlette": "module_asgi drain_app:starlette\nlifespan on",
+    "asgi": "module_asgi drain_app:deaf\nlifespan on",
+    "wsgi": "module_wsgi drain_app:wsgi\nthreads 60\nenv_var SAY_GOODBYE 1",
+}
+STREAMS = 100
+EVENT = b"data: event\n\n"
+CUT = "requests cut off at the end of the drain timeout"
+
+
+def site(app: str, timeout: str) -> str:
+    """The site of an app with this drain_timeout, served by two workers."""
+    return f"python {{\n{APPS[app]}\nworkers 2\nimport worker\ndrain_timeout {timeout}\n}}"
+
+
+@pytest.fixture
+def clients() -> Iterator[ExitStack]:
+    """Closes the connections of a test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def open_streams(server: Server, clients: ExitStack) -> list[Iterator[bytes]]:
+    """Ask for endless streams, all of which have begun."""
+    connections = [clients.enter_context(Connection(server)) for _ in range(STREAMS)]
+    streams = []
+    for connection in connections:
+        connection.send(b"GET /events HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert connection.head()[0] == 200
+        streams.append(connection.chunks())
+    assert {next(stream) for stream in streams} == {EVENT}
+    return streams
+
+
+def assert_cut(streams: list[Iterator[bytes]]) -> None:
+    """Each stream ends without its last chunk."""
+    for stream in streams:
+        with pytest.raises(Closed):
+            assert {event.replace(EVENT, b"") for event in stream} == {b""}
+
+
+def shut_down(server: Server) -> set[int]:
+    """The workers whose app has shut down in an orderly way."""
+    return {int(line.split()[-1]) for line in server.log.output("stdout") if line.startswith("shutdown in")}
+
+
+def messages(server: Server) -> list[str]:
+    return [entry["msg"] for entry in server.log.entries()]
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_reload_with_endless_streams(serve: Servers, clients: ExitStack, app: str) -> None:
+    server = serve(site(app, "3s"))
+    old = server.worker_pids()
+    streams = open_streams(server, clients)
+    assert server.reload(site(app, "4s")).returncode == 0
+    new = server.worker_pids() - old
+    assert len(new) == 2
+    if CUT not in messages(server):
+        assert next(streams[0]), "they go on for a while"
+    assert_cut(streams)
+    wait_until(lambda: server.worker_pids() == new, "end of the old workers")
+    assert shut_down(server) == old
+    assert server.request("PUT", "/upload", content=b"123").status_code == 200
+    [entry] = [entry for entry in server.log.entries() if entry["msg"] == CUT]
+    assert entry["requests"] == STREAMS
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_exit_with_endless_streams(serve: Servers, clients: ExitStack, app: str) -> None:
+    server = serve(site(app, "2s"))
+    workers = server.worker_pids()
+    streams = open_streams(server, clients)
+    server.caddy.send_signal(signal.SIGTERM)
+    assert_cut(streams)
+    assert server.wait_exit() == 0
+    assert shut_down(server) == workers
+    assert CUT in messages(server)
+
+
+def test_exit_while_a_reload_drains(serve: Servers, clients: ExitStack) -> None:
+    server = serve(site("starlette", "3s"))
+    old = server.worker_pids()
+    streams = open_streams(server, clients)
+    assert server.reload(site("starlette", "2s")).returncode == 0
+    new = server.worker_pids() - old
+    assert server.stop() == 0
+    assert_cut(streams)
+    assert shut_down(server) == old | new, "those of the old configuration too"
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_a_reload_cuts_off_no_upload(serve: Servers, clients: ExitStack, app: str) -> None:
+    server = serve(site(app, "20s"))
+    old = server.worker_pids()
+    client = clients.enter_context(Connection(server))
+    client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n", b"." * 10)
+    assert server.reload(site(app, "21s")).returncode == 0
+    client.send(b"." * 199_990)
+    response = client.response()
+    assert response.status == 200
+    got, worker = response.body.split(b" in ")
+    assert int(got) == 200_000
+    assert int(worker) in old
+    wait_until(lambda: not old & server.worker_pids(), "end of the old workers")
+
+
+@pytest.mark.parametrize("app", ["starlette", "wsgi"])
+@pytest.mark.expect_errors("the app is shutting down")
+def test_exit_with_an_upload_that_does_not_go_on(serve: Servers, clients: ExitStack, app: str) -> None:
+    server = serve(site(app, "1s"))
+    client = clients.enter_context(Connection(server))
+    client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n", b"." * 10)
+    server.caddy.send_signal(signal.SIGTERM)
+    assert client.response().status == 503
+    assert server.wait_exit() == 0
+
+
+def test_exit_with_a_client_that_does_not_read(serve: Servers, clients: ExitStack) -> None:
+    server = serve("python {\nmodule_asgi streams_app:asgi\nworkers 1\nimport worker\ndrain_timeout 1s\n}")
+    client = clients.enter_context(Connection(server, receive_buffer=4096))
+    client.send(b"GET /1000000 HTTP/1.1\r\nHost: test\r\n\r\n")
+    assert client.head()[0] == 200
+    server.caddy.send_signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+
+
+@pytest.mark.expect_errors("the app is shutting down")
+def test_a_worker_that_does_not_stop_is_killed_and_the_log_says_so(serve: Servers, clients: ExitStack) -> None:
+    server = serve(site("starlette", "1s").replace("workers 2", "workers 1"))
+    clients.enter_context(Connection(server)).send(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
+    server.log.wait_for(lambda entry: entry.get("line") == "blocked")
+    assert server.stop() == 0
+    assert "worker killed, it did not stop in time" in messages(server)
+    assert shut_down(server) == set()
