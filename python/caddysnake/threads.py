@@ -32,6 +32,7 @@ except `_out_lock` during a send: Caddy always reads.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import socket
 import threading
 from collections import deque
@@ -75,6 +76,8 @@ class Scheduler:
         self._decoder = decoder
         self._threads = threads
         self._new_stream = new_stream
+        # A context for each request, with what was set at import: what one request sets, no other sees.
+        self._fresh = contextvars.copy_context().copy
 
         self._role = threading.Lock()
         self._leader: Thread | None = None  # None: slow
@@ -200,6 +203,7 @@ class Scheduler:
             self._sleep(thread)
         else:
             thread.bell.acquire()
+        fresh = self._fresh
         while not self._done.is_set():
             stream = thread.stream
             if thread.leads:
@@ -208,7 +212,7 @@ class Scheduler:
             elif stream is not None:
                 began = monotonic()
                 stream.thread = thread
-                stream.run()
+                fresh().run(stream.run)
                 self._short = self._short + 1 if monotonic() - began < LIMIT else 0
             thread.stream = stream = None  # nothing of a request outlives it
             self._sleep(thread)
@@ -227,7 +231,7 @@ class Scheduler:
 
     def _lead(self, thread: Thread, stream: Stream | None) -> None:
         """Reads and runs, from when this thread holds the role until another one does or Caddy has gone."""
-        role, following, streams = self._role, self._decoder.next, self.streams
+        role, following, streams, fresh = self._role, self._decoder.next, self.streams, self._fresh
         held_since = 0.0
         while True:
             if stream is None:
@@ -259,7 +263,7 @@ class Scheduler:
                 self.flush()
                 held_since = now
             role.release()
-            stream.run()
+            fresh().run(stream.run)
             stream = None
             if self._leader is not thread or not role.acquire(False):
                 break

@@ -351,3 +351,13 @@ def test_a_list_of_headers_changed_later_changes_nothing(liberal: Worker) -> Non
 
 def test_a_bytearray_is_a_body(liberal: Worker) -> None:
     assert liberal.get("/body?bytearray").body == b"array"
+
+
+# Context variables
+
+
+def test_threat_27_each_request_has_a_context_of_its_own(worker: Worker) -> None:
+    for number in range(3):
+        assert worker.get(f"/context?{number}").body == b"set unset"
+    streams = worker.burst([f"/context?{number}" for number in range(64)])
+    assert {worker.response(stream).body for stream in streams} == {b"set unset"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import io
 import os
 import sys
@@ -17,6 +18,9 @@ StartResponse = Callable[..., Callable[[bytes], None]]
 events: list[str] = []  # what happened after a response, for /events
 gate = threading.Event()  # /wait waits for /open
 barrier = threading.Barrier(4, timeout=20)
+variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+at_import: contextvars.ContextVar[str] = contextvars.ContextVar("at_import", default="unset")
+at_import.set("set")
 
 
 def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -54,6 +58,15 @@ def view_events(environ: Environ, start_response: StartResponse) -> Iterable[byt
     got = "\n".join(events).encode()
     events.clear()
     return [got]
+
+
+def view_context(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """What a request sees of the context variables that others set."""
+    seen = f"{at_import.get()} {variable.get()}"
+    variable.set(environ["QUERY_STRING"])
+    start_response("200 OK", list(PLAIN))
+    yield seen.encode()
+    assert variable.get() == environ["QUERY_STRING"]
 
 
 def view_environ(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -1,0 +1,57 @@
+"""Threat 27: what one request knows reaches another.
+
+Each request has a context of its own, a copy of what there was at import (python/caddysnake: threads.py, asgi.py), an
+environ or scope of its own, and a shallow copy of the lifespan's state.
+"""
+
+import asyncio
+import json
+import random
+
+import pytest
+
+from support.check import Servers
+from support.siege import share
+
+CANARIES = share(1_000_000)
+EACH = 4  # canaries in one request
+CLIENTS = 32
+INTERFACES = {"wsgi": "", "asgi": "lifespan on"}
+
+
+async def client(port: int, seed: int, requests: int) -> list[str]:
+    """Send so many requests, one after another; the answers that were not as they should be."""
+    canary, wrong = random.Random(seed), []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(requests):
+        own = [canary.randbytes(8).hex() for _ in range(EACH)]
+        query, header, cookie, body = own
+        writer.write(
+            f"POST /?{query} HTTP/1.1\r\nHost: test\r\nX-Canary: {header}\r\nCookie: {cookie}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        length = int(head.partition("Content-Length: ")[2].partition("\r\n")[0])
+        answer = json.loads(await reader.readexactly(length))
+        if answer != {"own": own, "found": []}:
+            wrong.append(f"{own}: {answer}")
+    writer.close()
+    await writer.wait_closed()
+    return wrong
+
+
+async def run(port: int) -> list[str]:
+    """Run all clients at once."""
+    requests = CANARIES // EACH // CLIENTS
+    results = await asyncio.gather(*(client(port, seed, requests) for seed in range(CLIENTS)))
+    return [wrong for result in results for wrong in result]
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_threat_27_no_canary_reaches_another_request(serve: Servers, interface: str) -> None:
+    server = serve(
+        f"python {{\nmodule_{interface} canary_app:{interface}\n{INTERFACES[interface]}\nworkers 2\nimport worker\n}}"
+    )
+    pids = server.worker_pids()
+    assert asyncio.run(run(server.port.number)) == []
+    assert server.worker_pids() == pids
