@@ -73,7 +73,7 @@ var subdirectives = map[string]subdirective{
 	"module_wsgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleWSGI }),
 	"module_asgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleASGI }),
 	"workers_runtime": text("process", func(c *Config) *string { return &c.WorkersRuntime }),
-	"runtime":         text("sync|native|uvloop", func(c *Config) *string { return &c.Runtime }),
+	"runtime":         text("sync|gevent|native|uvloop", func(c *Config) *string { return &c.Runtime }),
 	"lifespan":        text("on|off|auto", func(c *Config) *string { return &c.Lifespan }),
 	"working_dir":     text("PATH", func(c *Config) *string { return &c.WorkingDir }),
 	"venv":            text("PATH", func(c *Config) *string { return &c.VenvPath }),
@@ -150,7 +150,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    module_asgi     <module:variable>
 //	    workers         <n>
 //	    workers_runtime process
-//	    runtime         sync|native|uvloop
+//	    runtime         sync|gevent|native|uvloop
 //	    threads         <n>
 //	    lifespan        on|off|auto
 //	    working_dir     <path>

@@ -88,7 +88,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.python.WorkingDir, "working-dir", "", "`folder` that the app is in (default the current one)")
 	flags.StringVar(&s.python.VenvPath, "venv", "", "`folder` of the virtual environment whose interpreter runs the app")
 	flags.StringVar(&s.python.PythonPath, "python-path", "", "`interpreter` that runs the app, wins over --venv (default python3 on PATH)")
-	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync; ASGI: native or uvloop (default uvloop if it is installed)")
+	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync or gevent (default sync); ASGI: native or uvloop (default uvloop if it is installed)")
 	flags.StringVar(&s.python.Lifespan, "lifespan", "", "ASGI lifespan protocol `on|off|auto` (default off)")
 	flags.StringVar(&s.startTimeout, "start-timeout", "120s", "`duration` that the start may take; forever or -1 for no limit")
 	flags.StringVar(&s.drainTimeout, "drain-timeout", "30s", "`duration` that requests may go on at the end; forever or -1 for no limit")

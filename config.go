@@ -36,11 +36,11 @@ type Config struct {
 	// Where workers run: "process" (the default), or "thread" inside Caddy (not in this version).
 	WorkersRuntime string `json:"workers_runtime,omitempty"`
 
-	// How a worker runs requests. WSGI: "sync". ASGI: "native" (asyncio) or "uvloop". The default for ASGI is
-	// uvloop where it is installed, else asyncio with a warning.
+	// How a worker runs requests. WSGI: "sync" (threads, the default) or "gevent" (a greenlet for each request). ASGI:
+	// "native" (asyncio) or "uvloop". The default for ASGI is uvloop where it is installed, else asyncio with a warning.
 	Runtime string `json:"runtime,omitempty"`
 
-	// WSGI threads in each worker, at least 1. Default: 8.
+	// WSGI threads in each worker, at least 1. Default: 8. Not with gevent.
 	Threads int `json:"threads,omitempty"`
 
 	// The ASGI lifespan protocol: "on"; "auto", which serves an app that does not speak it without; or "off" (the default).
@@ -83,6 +83,9 @@ const (
 	defaultDrainTimeout = 30 * time.Second
 )
 
+// runtimeGevent runs each request in a greenlet.
+const runtimeGevent = "gevent"
+
 // forever is the timeout that never ends.
 const forever caddy.Duration = -1
 
@@ -92,8 +95,8 @@ type settings struct {
 	Interface    string        // interfaceWSGI or interfaceASGI
 	App          string        // "module:variable"
 	Workers      int           // at least 1
-	Runtime      string        // "sync"; "native", "uvloop" or "auto"
-	Threads      int           // WSGI threads in each worker, at least 1
+	Runtime      string        // "sync" or runtimeGevent; "native", "uvloop" or "auto"
+	Threads      int           // WSGI threads in each worker, at least 1; 1 where it has no meaning
 	Lifespan     string        // "on", "off" or "auto"
 	WorkingDir   string        // absolute, symlinks resolved; never empty
 	Python       string        // the interpreter's absolute path
@@ -168,6 +171,10 @@ func (c *Config) resolve() (settings, error) {
 		if s.Runtime == "" {
 			s.Runtime = "auto"
 		}
+		return s, nil
+	}
+	if s.Runtime == runtimeGevent {
+		s.Threads = 1
 		return s, nil
 	}
 	s.Runtime = "sync"
@@ -319,15 +326,13 @@ func (c *Config) validateRuntime() error {
 		return wrong("workers_runtime", "%q is unknown; use process, the default", c.WorkersRuntime)
 	}
 
-	kind, runtimes := "WSGI", []string{"sync"}
+	kind, runtimes := "WSGI", []string{"sync", runtimeGevent}
 	if c.ModuleASGI != "" {
 		kind, runtimes = "ASGI", []string{"native", "uvloop"}
 	}
 	allowed := strings.Join(runtimes, " or ")
 	switch {
 	case c.Runtime == "" || slices.Contains(runtimes, c.Runtime):
-	case c.Runtime == "gevent":
-		return wrong("runtime", "gevent is not in this version; for %s apps use %s, or leave it out", kind, allowed)
 	default:
 		return wrong("runtime", "%q does not run %s apps; use %s, or leave it out", c.Runtime, kind, allowed)
 	}
@@ -337,6 +342,8 @@ func (c *Config) validateRuntime() error {
 		return wrong("threads", "%d is not possible; give 1 or more, or leave it out for %d", c.Threads, defaultThreads)
 	case c.Threads > 0 && c.ModuleASGI != "":
 		return wrong("threads", "an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead")
+	case c.Threads > 0 && c.Runtime == runtimeGevent:
+		return wrong("threads", "gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync")
 	}
 
 	switch c.Lifespan {

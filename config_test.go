@@ -35,6 +35,16 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 
+	gevent := Config{ModuleWSGI: "main:app", Runtime: "gevent"}
+	got, err = gevent.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Runtime, want.Threads = "gevent", 1
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+
 	asgi := Config{ModuleASGI: "main:app"}
 	got, err = asgi.resolve()
 	if err != nil {
@@ -129,7 +139,9 @@ func TestWrongSettings(t *testing.T) {
 		{"workers", `{"module_wsgi": "a:b", "workers": -1}`, "workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
 		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "thread"}`, "workers_runtime: thread is not in this version; use process, the default"},
 		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
-			"runtime: gevent is not in this version; for ASGI apps use native or uvloop, or leave it out"},
+			`runtime: "gevent" does not run ASGI apps; use native or uvloop, or leave it out`},
+		{"threads", `{"module_wsgi": "a:b", "runtime": "gevent", "threads": 2}`,
+			"threads: gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync"},
 		{"threads", `{"module_wsgi": "a:b", "threads": -1}`, "threads: -1 is not possible; give 1 or more, or leave it out for 8"},
 		{"threads under ASGI", `{"module_asgi": "a:b", "threads": 1}`,
 			"threads: an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead"},

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// asgiWindow is how many requests may be open on one ASGI worker.
-	asgiWindow = 10_000
+	// loopWindow is how many requests may be open on one worker whose requests hold no thread: ASGI, gevent.
+	loopWindow = 10_000
 	// maxAhead is how many requests a WSGI worker may hold beyond its threads.
 	maxAhead = 64
 	// aheadTime is how much work a WSGI worker may hold beyond its threads.

@@ -50,8 +50,8 @@ type worker struct {
 
 // window is how many requests may be open on the worker. It is called with pool.mu held.
 func (w *worker) window() int {
-	if w.pool.settings.Interface == interfaceASGI {
-		return asgiWindow
+	if s := &w.pool.settings; s.Interface == interfaceASGI || s.Runtime == runtimeGevent {
+		return loopWindow
 	}
 	return w.pool.settings.Threads + w.pace.ahead()
 }

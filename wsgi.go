@@ -39,7 +39,9 @@ func appendEnviron(b []byte, req *request, s *settings) []byte {
 	b = marshal.AppendTuple(marshal.AppendKey(b, "wsgi.version"), 2)
 	b = marshal.AppendInt(marshal.AppendInt(b, 1), 0)
 	b = appendVar(b, "wsgi.url_scheme", req.scheme)
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multithread"), s.Threads > 1)
+	// Greenlets count as threads: others are in the app while one waits.
+	multithread := s.Threads > 1 || s.Runtime == runtimeGevent
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multithread"), multithread)
 	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multiprocess"), s.Workers > 1)
 	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.run_once"), false)
 	// The body ends where the input does, also without a Content-Length.

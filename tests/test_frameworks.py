@@ -1,6 +1,6 @@
 """The frameworks from PyPI, unmodified: each serves the same small site in its own manner (apps/*_app.py).
 
-Every test runs with the app at / and mounted by handle_path, and WSGI apps also inside wsgiref.validate.
+Every test runs with the app at / and mounted by handle_path, and WSGI apps also inside wsgiref.validate and under gevent.
 """
 
 import hashlib
@@ -20,14 +20,18 @@ from support.server import Server
 WSGI = {
     "bottle": "bottle_app:app",
     "bottle-validated": "bottle_app:validated",
+    "bottle-gevent": "bottle_app:app",
     "django": "django_app:wsgi",
     "django-validated": "django_app:validated",
+    "django-gevent": "django_app:wsgi",
     "falcon": "falcon_app:app",
     "falcon-validated": "falcon_app:validated",
     "flask": "flask_app:app",
     "flask-validated": "flask_app:validated",
+    "flask-gevent": "flask_app:app",
     "pyramid": "pyramid_app:app",
     "pyramid-validated": "pyramid_app:validated",
+    "pyramid-gevent": "pyramid_app:app",
 }
 ASGI = {
     "django-asgi": "django_app:asgi",
@@ -37,14 +41,14 @@ ASGI = {
     "quart": "quart_app:app",
     "starlette": "starlette_app:app",
 }
-DIRECTIVES = {name: f"module_wsgi {app}" for name, app in WSGI.items()} | {
-    name: f"module_asgi {app}" for name, app in ASGI.items()
-}
+DIRECTIVES = {
+    name: f"module_wsgi {app}\nruntime {'gevent' if name.endswith('-gevent') else 'sync'}" for name, app in WSGI.items()
+} | {name: f"module_asgi {app}" for name, app in ASGI.items()}
 # What is mounted where it is not the same.
 MOUNTED = DIRECTIVES | {"falcon-asgi": "module_asgi falcon_asgi_app:mounted"}
 # Those that read a body whose length they are not told.
 READ_TO_THE_END = [
-    *("flask", "flask-validated", "pyramid", "pyramid-validated"),
+    *("flask", "flask-gevent", "flask-validated", "pyramid", "pyramid-gevent", "pyramid-validated"),
     *("falcon-asgi", "fastapi", "litestar", "quart", "starlette"),
 ]
 

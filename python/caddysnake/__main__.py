@@ -5,15 +5,20 @@ Everything that concerns the whole process is here and nowhere else: sys.path, s
 
 import os
 import sys
+from _thread import start_new_thread
+from select import poll
+from socket import socket
+from time import sleep
 
 # Python has put this folder itself first; its modules must not stand in for the app's own `wsgi` or `threads`.
 sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
 
-import select  # noqa: E402
+from caddysnake.patch import patch  # noqa: E402
+
+# What comes before this stays as it is: the connection to Caddy, and what the thread that watches it needs.
+problem = patch() if sys.argv[2:3] == ["gevent"] else ""
+
 import signal  # noqa: E402
-import socket  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
 from types import FrameType  # noqa: E402
 
 from caddysnake import worker  # noqa: E402
@@ -27,16 +32,16 @@ def main() -> int:
     if len(sys.argv) != 4 or not sys.argv[1].isdigit():
         print("caddysnake: this is started by Caddy; see https://github.com/mliezun/caddy-snake", file=sys.stderr)
         return 2
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = socket(fileno=int(sys.argv[1]))
     sock.set_inheritable(False)
     os.register_at_fork(after_in_child=sock.close)  # or Caddy would not see that this worker has ended
     # Caddy has made working_dir the current directory. An app finds its own modules, and no arguments that are not its.
     sys.path[0] = os.getcwd()
     del sys.argv[1:]
     _leave_signals_to_caddy()
-    threading.Thread(target=_exit_with_caddy, args=(sock.fileno(),), name="caddy-watch", daemon=True).start()
+    start_new_thread(_exit_with_caddy, (sock.fileno(),))
     try:
-        return worker.run(sock)
+        return worker.run(sock, problem)
     except ProtocolError as exc:
         print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
         return 1
@@ -62,11 +67,14 @@ def _leave_signals_to_caddy() -> None:
 
 
 def _exit_with_caddy(descriptor: int) -> None:
-    """Ends the process soon after Caddy has gone, whatever the app does: even while it is imported."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # only POLLHUP
-    poll.poll()
-    time.sleep(GRACE)
+    """Ends the process soon after Caddy has gone, whatever the app does: even while it is imported.
+
+    It runs in a thread of the system: one that gevent has patched would wait for the app.
+    """
+    hangup = poll()
+    hangup.register(descriptor, 0)  # only POLLHUP
+    hangup.poll()
+    sleep(GRACE)
     os._exit(1)
 
 

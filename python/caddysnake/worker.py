@@ -13,8 +13,10 @@ from . import wire
 from .errors import StartError
 
 
-def run(sock: socket.socket) -> int:
+def run(sock: socket.socket, problem: str = "") -> int:
     """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
+
+    `problem` is why the process is not fit for the app's runtime, "" if it is.
 
     Touches nothing of the process: any thread can run one. Raises ProtocolError when Caddy breaks the protocol.
     """
@@ -29,6 +31,8 @@ def run(sock: socket.socket) -> int:
         _tell(sock, wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
 
     try:
+        if problem:
+            raise StartError(problem)
         serve(sock, decoder, settings, ready)
     except StartError as exc:
         _tell(sock, wire.frame(wire.FAILED, 0, (str(exc), exc.trace)))
@@ -61,7 +65,7 @@ def _serve_wsgi(
 
     app = importer.load(settings["app"], "wsgi")
     ready()
-    wsgi.serve(sock, decoder, app, settings["threads"])
+    wsgi.serve(sock, decoder, app, settings)
 
 
 def _serve_asgi(

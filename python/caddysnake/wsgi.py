@@ -19,10 +19,15 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _BODYLESS = (204, 304)  # RFC 9110: such a response has no content; HEAD is the third case
 
 
-def serve(sock: socket.socket, decoder: wire.Decoder, app: App, count: int) -> None:
-    """Serves `app` on `sock` with `count` threads until STOP or end of file; see `threads.Scheduler.serve`."""
+def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any]) -> None:
+    """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`."""
     worker = Worker(app)
-    threads.Scheduler(sock, decoder, count, worker.new_request).serve()
+    if settings["runtime"] == "gevent":
+        from . import greenlets  # imports gevent, which need not be there
+
+        greenlets.Scheduler(sock, decoder, worker.new_request).serve()
+    else:
+        threads.Scheduler(sock, decoder, settings["threads"], worker.new_request).serve()
 
 
 class Worker:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +125,15 @@ def scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any
 class Worker:
     """One worker process. Frames are read when a test asks for them; `close()` makes sure that nothing is left."""
 
-    def __init__(self, app: str, interface: str, *, python: Iterable[str] = (), **changes: Any) -> None:
+    def __init__(
+        self,
+        app: str,
+        interface: str,
+        *,
+        python: Iterable[str] = (),
+        env: Mapping[str, str] | None = None,
+        **changes: Any,
+    ) -> None:
         self.head = environ if interface == "wsgi" else scope
         self.logs: list[tuple[str, str, dict[str, Any]]] = []
         self.ready: dict[str, Any] = {}
@@ -140,7 +148,7 @@ class Worker:
                 command,
                 pass_fds=[theirs.fileno()],
                 cwd=self._settings["working_dir"],
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": ""},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": "", **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -13,12 +13,16 @@ import pytest
 from conftest import Launch
 from driver import APPS, DATA, DEADLINE, END, ERROR, PACKAGE, READY, REQUEST, RESPONSE, STOP, frame, until
 
-both = pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
+each = pytest.mark.parametrize(
+    ("app", "runtime"),
+    [("wsgi_apps:app", "sync"), ("wsgi_apps:app", "gevent"), ("asgi_apps:app", "native")],
+    ids=["wsgi", "wsgi-gevent", "asgi"],
+)
 
 
-@both
-def test_ready_says_which_process_and_which_python(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_ready_says_which_process_and_which_python(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     version = ".".join(map(str, sys.version_info[:3]))
     assert worker.ready["pid"] == worker.process.pid
     assert worker.ready["python"].startswith(version)
@@ -40,39 +44,41 @@ def test_the_apps_modules_may_be_called_like_the_workers(launch: Launch) -> None
     assert worker.get("/").body == b"wsgi"
 
 
-@both
-def test_stop_ends_with_status_0_and_runs_atexit(launch: Launch, app: str) -> None:
-    worker = launch("exits:" + app[:4], app[:4]).start()
+@each
+def test_stop_ends_with_status_0_and_runs_atexit(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch("exits:" + app[:4], app[:4], runtime=runtime).start()
     assert worker.stop() == 0
     assert worker.output() == "atexit\n"
 
 
-@both
-def test_stop_right_after_start_ends_it(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4])
+@each
+def test_stop_right_after_start_ends_it(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch(app, app[:4], runtime=runtime)
     worker.write(frame(STOP, 0))
     assert worker.control().kind == READY
     assert worker.wait() == 0
 
 
-@both
+@each
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_only_caddy_ends_a_worker(launch: Launch, app: str, number: int) -> None:
-    worker = launch(app, app[:4]).start()
+def test_only_caddy_ends_a_worker(launch: Launch, app: str, runtime: str, number: int) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     os.kill(worker.process.pid, number)
     assert worker.get("/hello").body == b"hello"
     assert worker.stop() == 0
 
 
-def test_the_apps_own_processes_obey_signals(launch: Launch) -> None:
-    worker = launch("children:app", "wsgi").start()
+@pytest.mark.parametrize("runtime", ["sync", "gevent"])
+def test_the_apps_own_processes_obey_signals(launch: Launch, runtime: str) -> None:
+    worker = launch("children:app", "wsgi", runtime=runtime).start()
     # What a child ended with: the signal's number, negative.
     assert worker.get("/forked").body == b"-15"
     assert worker.get("/executed").body == b"-15"
 
 
-def test_a_fork_of_the_app_does_not_hold_the_connection(launch: Launch) -> None:
-    worker = launch("children:app", "wsgi").start()
+@pytest.mark.parametrize("runtime", ["sync", "gevent"])
+def test_a_fork_of_the_app_does_not_hold_the_connection(launch: Launch, runtime: str) -> None:
+    worker = launch("children:app", "wsgi", runtime=runtime).start()
     worker.request("/left")  # forks, and dies before the child does
     worker.sock.settimeout(DEADLINE)
     assert worker.sock.recv(1) == b""
@@ -80,32 +86,36 @@ def test_a_fork_of_the_app_does_not_hold_the_connection(launch: Launch) -> None:
     os.killpg(worker.process.pid, 0)  # the child is still there
 
 
-@both
-def test_threat_20_a_worker_ends_when_caddy_has_gone(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_threat_20_a_worker_ends_when_caddy_has_gone(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     assert worker.get("/hello").body == b"hello"
     worker.sock.close()
     assert worker.wait() == 0
 
 
-@pytest.mark.parametrize("app", ["wsgi_apps:app", "asgi_apps:app"])
-def test_threat_20_a_worker_ends_when_caddy_has_gone_whatever_the_app_does(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_threat_20_a_worker_ends_when_caddy_has_gone_whatever_the_app_does(
+    launch: Launch, app: str, runtime: str
+) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     worker.burst(["/block?60" if "asgi" in app else "/sleep?60"])
     worker.sock.close()
     assert worker.wait() in (0, 1)
 
 
-def test_threat_20_a_worker_ends_when_caddy_goes_while_the_app_is_imported(launch: Launch) -> None:
-    worker = launch("hangs:app", "wsgi")
+@pytest.mark.parametrize("runtime", ["sync", "gevent"])
+def test_threat_20_a_worker_ends_when_caddy_goes_while_the_app_is_imported(launch: Launch, runtime: str) -> None:
+    worker = launch("hangs:app", "wsgi", runtime=runtime)
     assert worker.process.stdout is not None
     assert worker.process.stdout.readline() == b"importing\n"
     worker.sock.close()
     assert worker.wait() == 1
 
 
-def test_a_thread_that_the_app_left_does_not_keep_a_worker_whose_caddy_has_gone(launch: Launch) -> None:
-    worker = launch("exits:with_thread", "wsgi").start()
+@pytest.mark.parametrize("runtime", ["sync", "gevent"])
+def test_a_thread_that_the_app_left_does_not_keep_a_worker_whose_caddy_has_gone(launch: Launch, runtime: str) -> None:
+    worker = launch("exits:with_thread", "wsgi", runtime=runtime).start()
     worker.sock.close()
     assert worker.wait() == 1
 
@@ -121,10 +131,12 @@ BROKEN = {
 }
 
 
-@both
+@each
 @pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN.keys())
-def test_threat_4_a_broken_frame_ends_the_worker_with_one_line(launch: Launch, app: str, data: bytes) -> None:
-    worker = launch(app, app[:4]).start()
+def test_threat_4_a_broken_frame_ends_the_worker_with_one_line(
+    launch: Launch, app: str, runtime: str, data: bytes
+) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     worker.write(data)
     assert worker.wait() == 1
     output = worker.output().splitlines()
@@ -132,9 +144,9 @@ def test_threat_4_a_broken_frame_ends_the_worker_with_one_line(launch: Launch, a
     assert "the connection to Caddy is broken" in output[0]
 
 
-@both
-def test_threat_4_a_body_without_credit_ends_the_worker(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_threat_4_a_body_without_credit_ends_the_worker(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     stream = worker.request("/ignore/body" if "asgi" in app else "/wait", "POST", end=False)
     worker.write(frame(DATA, stream, None, b"too early"))
     if "asgi" in app:
@@ -143,9 +155,11 @@ def test_threat_4_a_body_without_credit_ends_the_worker(launch: Launch, app: str
     assert worker.wait() == 1
 
 
-@both
-def test_threat_3_a_late_frame_is_ignored_although_the_requests_came_in_another_order(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_threat_3_a_late_frame_is_ignored_although_the_requests_came_in_another_order(
+    launch: Launch, app: str, runtime: str
+) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
     first, second = worker.next_streams(2)
     for stream in (second, first):
         worker.write(frame(REQUEST | END, stream, worker.head("/hello")))
@@ -173,9 +187,9 @@ def test_by_hand_it_says_who_starts_it() -> None:
     assert len(got.stderr.splitlines()) == 1
 
 
-@both
-def test_threat_28_many_requests_leave_nothing_behind(launch: Launch, app: str) -> None:
-    worker = launch(app, app[:4]).start()
+@each
+def test_threat_28_many_requests_leave_nothing_behind(launch: Launch, app: str, runtime: str) -> None:
+    worker = launch(app, app[:4], runtime=runtime).start()
 
     def serve(count: int) -> None:
         for _ in range(count // 50):

@@ -1,4 +1,4 @@
-"""PEP 3333, clause by clause, on one thread, on several, and with wsgiref.validate around the app."""
+"""PEP 3333, clause by clause: on one thread, on several, in greenlets, and with wsgiref.validate around the app."""
 
 from __future__ import annotations
 
@@ -13,16 +13,30 @@ from driver import CREDIT, DATA, ERROR, MAX_DATA, RESET, RESPONSE, WINDOW, Worke
 PLAIN = ("Content-Type", "text/plain")
 
 
-@pytest.fixture(scope="module", params=[(1, "app"), (4, "app"), (4, "checked")], ids=["1", "4", "4-validated"])
+ONE, TWO, FOUR = ({"threads": count} for count in (1, 2, 4))
+GREENLETS = {"runtime": "gevent"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(ONE, "app"), (FOUR, "app"), (FOUR, "checked"), (GREENLETS, "app"), (GREENLETS, "checked")],
+    ids=["1", "4", "4-validated", "gevent", "gevent-validated"],
+)
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
-    threads, app = request.param
-    yield from shared(f"wsgi_apps:{app}", "wsgi", threads=threads)
+    settings, app = request.param
+    yield from shared(f"wsgi_apps:{app}", "wsgi", **settings)
 
 
-@pytest.fixture(scope="module", params=[1, 4])
+@pytest.fixture(scope="module", params=[ONE, FOUR, GREENLETS], ids=["1", "4", "gevent"])
 def liberal(request: pytest.FixtureRequest) -> Iterator[Worker]:
     """For apps that wsgiref.validate would not let pass."""
-    yield from shared("wsgi_apps:app", "wsgi", threads=request.param)
+    yield from shared("wsgi_apps:app", "wsgi", **request.param)
+
+
+@pytest.fixture(params=[TWO, GREENLETS], ids=["2", "gevent"])
+def fresh(launch: Launch, request: pytest.FixtureRequest) -> Worker:
+    """A worker of its own that runs two requests at once."""
+    return launch("wsgi_apps:app", "wsgi", **request.param).start()
 
 
 def events(worker: Worker) -> list[str]:
@@ -82,20 +96,18 @@ def test_10_megabytes_are_streamed(worker: Worker) -> None:
     assert len(got.body) == 10 << 20
 
 
-def test_each_block_is_sent_before_the_next_is_asked_for(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
-    stream = worker.request("/steps")
-    assert worker.next(stream).data == b"first"
-    assert worker.get("/open").body == b"opened"
-    assert worker.response(stream).body == b"second"
+def test_each_block_is_sent_before_the_next_is_asked_for(fresh: Worker) -> None:
+    stream = fresh.request("/steps")
+    assert fresh.next(stream).data == b"first"
+    assert fresh.get("/open").body == b"opened"
+    assert fresh.response(stream).body == b"second"
 
 
-def test_a_block_that_is_all_ends_the_response_before_the_app_goes_on(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
-    got = worker.get("/first/block/is/all")
+def test_a_block_that_is_all_ends_the_response_before_the_app_goes_on(fresh: Worker) -> None:
+    got = fresh.get("/first/block/is/all")
     assert (got.body, got.closed) == (b"all", RESPONSE)
-    worker.get("/open")
-    until(lambda: "after the last block" in events(worker), "the app goes on after its last block")
+    fresh.get("/open")
+    until(lambda: "after the last block" in events(fresh), "the app goes on after its last block")
 
 
 def test_close_is_called_after_the_last_block(worker: Worker) -> None:
@@ -122,12 +134,11 @@ def test_write_has_sent_when_it_returns(worker: Worker) -> None:
     assert worker.get("/write").body == b"written twice and returned"
 
 
-def test_write_sends_at_once(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
-    stream = worker.request("/write?wait")
-    assert worker.next(stream).data == b"written "
-    worker.get("/open")
-    assert worker.response(stream).body == b"twice and returned"
+def test_write_sends_at_once(fresh: Worker) -> None:
+    stream = fresh.request("/write?wait")
+    assert fresh.next(stream).data == b"written "
+    fresh.get("/open")
+    assert fresh.response(stream).body == b"twice and returned"
 
 
 def test_the_file_wrapper_sends_a_file(worker: Worker) -> None:
@@ -207,11 +218,10 @@ def test_no_credit_is_given_for_a_body_that_nobody_reads(worker: Worker) -> None
     assert worker.waiting(stream) == []
 
 
-def test_a_body_can_be_read_in_another_thread(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
+def test_a_body_can_be_read_in_another_thread(fresh: Worker) -> None:
     for _ in range(20):
-        assert worker.upload("/read/in/thread", b"u" * (WINDOW + 5)).body == b"%d" % (WINDOW + 5)
-    assert worker.stop() == 0
+        assert fresh.upload("/read/in/thread", b"u" * (WINDOW + 5)).body == b"%d" % (WINDOW + 5)
+    assert fresh.stop() == 0
 
 
 def test_the_app_learns_that_the_client_went_while_it_reads(worker: Worker) -> None:

@@ -18,29 +18,36 @@ from support.server import Server
 
 SITE = """
     @bare header Bare *
-    python @bare {
+    python @bare {{
         module_wsgi conformance_wsgi:app
         workers 1
+        runtime {runtime}
         import worker
-    }
-    python {
+    }}
+    python {{
         module_wsgi conformance_wsgi:validated
         workers 1
+        runtime {runtime}
         import worker
-    }
+    }}
 """
 
 BODY = random.Random(1).randbytes(300_000) + b"\n" * 5 + b"x" * 70_000 + b"\nlast line without an end"
 
 
-@pytest.fixture(scope="module")
-def plain(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, warm_up="/")
+@pytest.fixture(scope="module", params=["sync", "gevent"])
+def site(request: pytest.FixtureRequest) -> str:
+    return SITE.format(runtime=request.param)
 
 
 @pytest.fixture(scope="module")
-def secure(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, tls=True, warm_up="/")
+def plain(serve_shared: Servers, site: str) -> Server:
+    return serve_shared(site, warm_up="/")
+
+
+@pytest.fixture(scope="module")
+def secure(serve_shared: Servers, site: str) -> Server:
+    return serve_shared(site, tls=True, warm_up="/")
 
 
 @pytest.fixture(params=["http1", "http1-bare", "http2"])

@@ -1,0 +1,221 @@
+"""Each request of a worker in a greenlet of its own: `runtime gevent`.
+
+Everything happens in one thread. A watcher of gevent's hub reads the socket and begins each request that it has read at
+once: its greenlet runs until it first waits, then the next one begins. What one turn of the loop produces leaves in one
+write, unless a slow request would hold it. docs/adr/0009-gevent-hub.md says why the hub reads and no greenlet does.
+
+Nothing is locked: a greenlet goes on until it waits, and nothing here waits but `wait()` and `serve()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+import gevent
+from gevent.event import Event
+
+from . import wire
+from .stream import NewStream, Stream
+from .wire import END, HEADER_SIZE, newest
+
+HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
+
+_MAX_HELD = 64 << 10  # bytes
+_READ, _WRITE = 1, 2  # what a watcher waits for
+
+
+class Scheduler:
+    """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST."""
+
+    lock = contextlib.nullcontext()
+
+    def __init__(self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream) -> None:
+        self.streams: dict[int, Stream] = {}  # open: not closed
+        self._sock = sock
+        self._decoder = decoder
+        self._new_stream = new_stream
+        self._loop = gevent.get_hub().loop
+        self._reader = self._loop.io(sock.fileno(), _READ)
+        self._writer = self._loop.io(sock.fileno(), _WRITE)
+        self._running = 0  # requests whose greenlet has not ended
+        self._last = 0  # the highest stream number used
+        self._out: list[bytes | memoryview] = []
+        self._out_size = 0
+        self._held_since = 0.0
+        self._flushing = False  # a flush will come in this turn of the loop
+        self._unsent = memoryview(b"")  # what the socket did not take
+        self._stopping = False
+        self._done = Event()
+        self._error: BaseException | None = None
+
+    def serve(self) -> None:
+        """Runs until STOP has come and all requests are through, or until Caddy has gone.
+
+        Raises what broke the connection: ProtocolError, or a defect of this package.
+        """
+        self._sock.setblocking(False)
+        self._reader.start(self._on_readable)
+        self._loop.run_callback(self._take_frames)  # what came together with START
+        try:
+            self._done.wait()
+        finally:
+            for watcher in (self._reader, self._writer):
+                watcher.stop()
+                watcher.close()
+            self._sock.setblocking(True)
+        if self._error is not None:
+            raise self._error
+        with contextlib.suppress(ConnectionError):  # Caddy has gone
+            self._sock.sendall(b"".join((self._unsent, *self._out)))
+
+    def put(
+        self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
+    ) -> None:
+        """Adds a frame to what leaves at the end of this turn of the loop, or now with `flush`."""
+        if not self._out:
+            self._held_since = monotonic()
+        self._out += (prefix, head, data)
+        self._out_size += HEADER_SIZE + len(head) + len(data)
+        if flush or self._out_size >= _MAX_HELD:
+            self._flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._loop.run_callback(self._end_turn)
+
+    def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
+        """Returns as soon as `ready()`, which only a frame for `stream` can bring about. Other greenlets go on."""
+        while not ready():
+            if stream.waiter is None:
+                stream.waiter = Event()
+            stream.waiter.wait()
+
+    def wake(self, stream: Stream) -> None:
+        """Wakes the greenlets that wait for `stream`."""
+        waiter, stream.waiter = stream.waiter, None
+        if waiter is not None:
+            waiter.set()
+
+    # What the hub calls. An exception must not leave it: the hub would print it and go on.
+
+    def _on_readable(self) -> None:
+        try:
+            count = self._sock.recv_into(self._decoder.room())
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            count = 0
+        if not count:
+            self._lose()
+            return
+        self._decoder.fill(count)
+        self._take_frames()
+
+    def _take_frames(self) -> None:
+        self._flushing = True  # at the end of this method
+        following, begin = self._decoder.next, self._begin
+        try:
+            while (frame := following()) is not None:
+                if frame[0] & ~END == wire.REQUEST:
+                    begin(frame)
+                else:
+                    self._on_frame(frame)
+        except BaseException as exc:
+            self._break(exc)
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        self._flush()
+        self._flushing = False
+
+    def _on_writable(self) -> None:
+        try:
+            self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError as exc:
+            self._unsent = self._unsent[:0]
+            self._break(exc)
+        if not self._unsent:
+            self._writer.stop()
+            self._flush()
+
+    # Requests
+
+    def _begin(self, frame: wire.Frame) -> None:
+        kind, number, head, data = frame
+        self._last = newest(self._last, number)
+        stream = self._new_stream(self, number, head, data, kind >= END)
+        self.streams[number] = stream
+        self._running += 1
+        # Of gevent's class, which an app may kill, link and ask; it gets a copy of the hub's context, where nothing is
+        # ever set. The hub takes over when it waits or ends.
+        gevent.Greenlet(self._run, stream).switch()
+
+    def _run(self, stream: Stream) -> None:
+        # Who is done does not wait for all others of the same turn.
+        if self._out and monotonic() - self._held_since > HOLD:
+            self._flush()
+        stream.run()
+        self._running -= 1
+        self._check_done()
+
+    def _on_frame(self, frame: wire.Frame) -> None:
+        kind, number, _, data = frame
+        if kind == wire.STOP:
+            self._stopping = True
+            self._check_done()
+            return
+        if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
+            raise wire.ProtocolError(f"a frame of type {kind & ~END}")
+        stream = self.streams.get(number)
+        if stream is None:
+            if (number - self._last - 1) & 0xFFFFFFFF < 1 << 31:
+                raise wire.ProtocolError(f"a frame for stream {number}, which was never used")
+            return  # late: it has been closed
+        if kind & ~END == wire.DATA:
+            if stream.body is None:
+                raise wire.ProtocolError("a body that goes on after its end")
+            stream.body.feed(data, kind >= END)
+        elif kind == wire.CREDIT:
+            stream.credit += wire.credit_size(data)
+        else:
+            stream.gone = True
+        self.wake(stream)
+
+    # The connection
+
+    def _flush(self) -> None:
+        """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
+        if self._unsent or not self._out:
+            return
+        parts, self._out = self._out, []
+        size, self._out_size = self._out_size, 0
+        try:
+            self._unsent = wire.send(self._sock, parts, size)
+        except OSError as exc:
+            self._break(exc)
+        if self._unsent:
+            self._writer.start(self._on_writable)
+
+    def _check_done(self) -> None:
+        if self._stopping and not self._running:
+            self._done.set()
+
+    def _break(self, exc: BaseException) -> None:
+        """Ends it all: with the exception, unless that only says that Caddy has gone."""
+        if isinstance(exc, ConnectionError):
+            self._lose()
+        elif self._error is None:
+            self._error = exc
+            self._done.set()
+
+    def _lose(self) -> None:
+        """Caddy has gone: nobody waits for an answer any more."""
+        self._reader.stop()
+        for stream in list(self.streams.values()):
+            stream.gone = True
+            self.wake(stream)
+        self._done.set()

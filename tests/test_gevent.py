@@ -1,0 +1,88 @@
+"""`runtime gevent`: real gevent for WSGI apps. What an app may do with a request is in conformance/test_wsgi.py."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import socketio
+
+from support.check import Servers
+from support.crowd import get_at_once
+from support.server import Server
+from support.worker import APPS, Worker
+
+
+def site(app: str) -> str:
+    return f"python {{\nmodule_wsgi {app}\nruntime gevent\nworkers 1\nimport worker\n}}"
+
+
+def test_5000_requests_that_sleep_a_second_take_less_than_10_on_one_worker(serve: Servers) -> None:
+    server = serve(site("gevent_app:app"))
+    began = time.monotonic()
+    responses = get_at_once(server, "/sleep", 5000)
+    took = time.monotonic() - began
+    assert all(response.startswith(b"HTTP/1.1 200") and response.endswith(b"slept") for response in responses)
+    assert took < 10
+
+
+@pytest.mark.expect_errors("")
+def test_missing_gevent_names_the_venv_and_how_to_install_it(serve: Servers, worker: Worker, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([worker.python, "-m", "venv", "--without-pip", venv], check=True)
+    server = serve.new()
+    server.write_caddyfile(
+        f"python {{\nmodule_wsgi gevent_app:app\nruntime gevent\nvenv {venv}\nworking_dir {APPS}\nworkers 1\n}}"
+    )
+    server.launch("run", "--config", str(server.caddyfile))
+    assert server.wait_exit() == 1
+    said = server.log.path.read_text()
+    assert f"runtime gevent: gevent is not installed in {venv} (No module named 'gevent')" in said
+    assert f"install it with `{venv}/bin/python -m pip install gevent`" in said
+
+
+# python-socketio, unmodified. PEP 3333 has no WebSockets: its clients try one, and stay with long polling.
+
+pytestmark = pytest.mark.filterwarnings("default::ResourceWarning")  # of its client's connections
+
+
+@pytest.fixture
+def chat(serve: Servers) -> Server:
+    return serve(site("socketio_gevent_app:app"))
+
+
+@pytest.fixture
+def connected() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def connect(stack: ExitStack, server: Server, **options: Any) -> socketio.SimpleClient:
+    client = stack.enter_context(socketio.SimpleClient())
+    client.connect(server.url, **options)
+    assert client.receive(10) == ["welcome", {"path": "/socket.io/"}]
+    return client
+
+
+@pytest.mark.expect_errors("Cannot obtain socket from WSGI environment")
+def test_socketio_events_acknowledgements_and_background_tasks(chat: Server, connected: ExitStack) -> None:
+    client = connect(connected, chat)
+    assert client.call("double", 21, 10) == 42
+    assert client.call("binary", bytes(range(256)) * 100, 10) == bytes(range(256))[::-1] * 100
+    client.emit("count", 20)
+    assert [client.receive(10) for _ in range(20)] == [["counted", value] for value in range(20)]
+    assert client.transport == "polling"
+
+
+def test_socketio_clients_that_poll_wait_beside_one_another(chat: Server, connected: ExitStack) -> None:
+    """More of them than a WSGI worker has threads: each holds a request open all the time."""
+    clients = [connect(connected, chat, transports=["polling"]) for _ in range(30)]
+    for number, client in enumerate(clients):
+        client.call("join", f"room {number % 2}", 10)
+    clients[0].emit("say", ("room 1", "hello"))
+    assert [client.receive(10) for client in clients[1::2]] == [["said", "hello"]] * 15
+    clients.pop().disconnect()
+    assert [client.receive(10) for client in clients] == [["left", "client disconnect"]] * 29
