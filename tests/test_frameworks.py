@@ -1,6 +1,7 @@
 """The frameworks from PyPI, unmodified: each serves the same small site in its own manner (apps/*_app.py).
 
-Every test runs with the app at / and mounted by handle_path, and WSGI apps also inside wsgiref.validate and under gevent.
+Every test runs with the app at / and mounted by handle_path; WSGI apps also inside wsgiref.validate, and under
+gevent.
 """
 
 import hashlib

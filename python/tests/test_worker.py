@@ -117,7 +117,7 @@ def test_threat_20_a_worker_ends_when_caddy_goes_while_the_app_is_imported(launc
 def test_a_thread_that_the_app_left_does_not_keep_a_worker_whose_caddy_has_gone(launch: Launch, runtime: str) -> None:
     worker = launch("exits:with_thread", "wsgi", runtime=runtime).start()
     worker.sock.close()
-    assert worker.wait() == 1
+    assert worker.wait() in (0, 1)  # gevent itself may end a wait that nothing else can
 
 
 BROKEN = {
