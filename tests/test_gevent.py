@@ -1,7 +1,6 @@
-"""`runtime gevent`: real gevent for WSGI apps. What an app may do with a request is in conformance/test_wsgi.py."""
+"""`runtime gevent`: real gevent for WSGI apps. conformance/test_wsgi.py has what a request may do, test_waiting.py how many."""
 
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 import socketio
 
 from support.check import Servers
-from support.crowd import get_at_once
 from support.server import Server
 from support.worker import APPS, Worker
 
@@ -20,22 +18,13 @@ def site(app: str) -> str:
     return f"python {{\nmodule_wsgi {app}\nruntime gevent\nworkers 1\nimport worker\n}}"
 
 
-def test_5000_requests_that_sleep_a_second_take_less_than_10_on_one_worker(serve: Servers) -> None:
-    server = serve(site("gevent_app:app"))
-    began = time.monotonic()
-    responses = get_at_once(server, "/sleep", 5000)
-    took = time.monotonic() - began
-    assert all(response.startswith(b"HTTP/1.1 200") and response.endswith(b"slept") for response in responses)
-    assert took < 10
-
-
 @pytest.mark.expect_errors("")
 def test_missing_gevent_names_the_venv_and_how_to_install_it(serve: Servers, worker: Worker, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     subprocess.run([worker.python, "-m", "venv", "--without-pip", venv], check=True)
     server = serve.new()
     server.write_caddyfile(
-        f"python {{\nmodule_wsgi gevent_app:app\nruntime gevent\nvenv {venv}\nworking_dir {APPS}\nworkers 1\n}}"
+        f"python {{\nmodule_wsgi waiting_app:wsgi\nruntime gevent\nvenv {venv}\nworking_dir {APPS}\nworkers 1\n}}"
     )
     server.launch("run", "--config", str(server.caddyfile))
     assert server.wait_exit() == 1

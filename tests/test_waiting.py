@@ -14,6 +14,7 @@ IN = 10.0  # seconds for all of them; one after another they would take as many 
 WAITING = {
     "native": "module_asgi waiting_app:asgi\nruntime native",
     "uvloop": "module_asgi waiting_app:asgi\nruntime uvloop",
+    "gevent": "module_wsgi waiting_app:wsgi\nruntime gevent",
 }
 
 

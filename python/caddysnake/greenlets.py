@@ -10,6 +10,7 @@ Nothing is locked: a greenlet goes on until it waits, and nothing here waits but
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -37,6 +38,8 @@ class Scheduler:
         self._sock = sock
         self._decoder = decoder
         self._new_stream = new_stream
+        # A context for each request, with what was set at import: what one request sets, no other sees.
+        self._fresh = contextvars.copy_context().copy
         self._loop = gevent.get_hub().loop
         self._reader = self._loop.io(sock.fileno(), _READ)
         self._writer = self._loop.io(sock.fileno(), _WRITE)
@@ -150,9 +153,9 @@ class Scheduler:
         stream = self._new_stream(self, number, head, data, kind >= END)
         self.streams[number] = stream
         self._running += 1
-        # Of gevent's class, which an app may kill, link and ask; it gets a copy of the hub's context, where nothing is
-        # ever set. The hub takes over when it waits or ends.
-        gevent.Greenlet(self._run, stream).switch()
+        greenlet = gevent.Greenlet(self._run, stream)  # of gevent's class, which an app may kill, link and ask
+        greenlet.gr_context = self._fresh()
+        greenlet.switch()  # the hub takes over when it waits or ends
 
     def _run(self, stream: Stream) -> None:
         # Who is done does not wait for all others of the same turn.

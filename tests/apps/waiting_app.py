@@ -1,8 +1,16 @@
 """Every request waits for a second; see test_waiting.py."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+
+def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """The WSGI app."""
+    time.sleep(1)
+    start_response("200 OK", [("Content-Length", "6")])
+    return [b"waited"]
 
 
 async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:

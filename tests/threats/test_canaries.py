@@ -1,7 +1,7 @@
 """Threat 27: what one request knows reaches another.
 
-Each request has a context of its own, a copy of what there was at import (python/caddysnake: threads.py, asgi.py), an
-environ or scope of its own, and a shallow copy of the lifespan's state.
+Each request has a context of its own, a copy of what there was at import (python/caddysnake: threads.py, greenlets.py,
+asgi.py), an environ or scope of its own, and a shallow copy of the lifespan's state.
 """
 
 import asyncio
@@ -16,7 +16,11 @@ from support.siege import share
 CANARIES = share(1_000_000)
 EACH = 4  # canaries in one request
 CLIENTS = 32
-INTERFACES = {"wsgi": "", "asgi": "lifespan on"}
+APPS = {
+    "wsgi": "module_wsgi canary_app:wsgi",
+    "gevent": "module_wsgi canary_app:wsgi\nruntime gevent",
+    "asgi": "module_asgi canary_app:asgi\nlifespan on",
+}
 
 
 async def client(port: int, seed: int, requests: int) -> list[str]:
@@ -47,11 +51,9 @@ async def run(port: int) -> list[str]:
     return [wrong for result in results for wrong in result]
 
 
-@pytest.mark.parametrize("interface", INTERFACES)
-def test_threat_27_no_canary_reaches_another_request(serve: Servers, interface: str) -> None:
-    server = serve(
-        f"python {{\nmodule_{interface} canary_app:{interface}\n{INTERFACES[interface]}\nworkers 2\nimport worker\n}}"
-    )
+@pytest.mark.parametrize("app", APPS)
+def test_threat_27_no_canary_reaches_another_request(serve: Servers, app: str) -> None:
+    server = serve(f"python {{\n{APPS[app]}\nworkers 2\nimport worker\n}}")
     pids = server.worker_pids()
     assert asyncio.run(run(server.port.number)) == []
     assert server.worker_pids() == pids
