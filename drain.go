@@ -1,7 +1,6 @@
 package caddysnake
 
 import (
-	"net/http"
 	"sync"
 	"time"
 
@@ -9,13 +8,9 @@ import (
 	"go.uber.org/zap"
 )
 
-const (
-	// lateTime is how long after a reload requests may still come to the old configuration: those that net/http had just
-	// read, and those that an HTTP/2 client sends before it has seen GOAWAY (RFC 9113, section 6.8).
-	lateTime = time.Second
-	// cutTime is how long a client may take, once its request is cut off, to take what the app has sent it before.
-	cutTime = time.Second
-)
+// lateTime is how long after a reload requests may still come to the old configuration: those that net/http had just
+// read, and those that an HTTP/2 client sends before it has seen GOAWAY (RFC 9113, section 6.8).
+const lateTime = time.Second
 
 // livePools holds every pool (as key) from its start until its workers have ended.
 var livePools sync.Map
@@ -129,33 +124,6 @@ func (p *pool) cutOff() {
 	for e := range p.lasting {
 		e.cutOff()
 	}
-}
-
-// enrol says that e may last long: its client sends a body, or is sent a response in parts.
-func (p *pool) enrol(e *exchange) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.lasting[e] = struct{}{}
-	if p.closed {
-		e.cutOff()
-	}
-}
-
-// dismiss says that e no longer waits for its client.
-func (p *pool) dismiss(e *exchange) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.lasting, e)
-	p.checkDrained()
-}
-
-// cutOff has e wait no longer for its client. It is called with pool.mu held, while e is enrolled.
-func (e *exchange) cutOff() {
-	control := http.NewResponseController(e.w)
-	if e.upload != nil && !e.upload.isFinished() {
-		_ = control.SetReadDeadline(time.Unix(1, 0))
-	}
-	_ = control.SetWriteDeadline(time.Now().Add(cutTime))
 }
 
 // Interface guard.

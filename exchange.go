@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -29,9 +31,10 @@ type exchange struct {
 	w       http.ResponseWriter
 	pool    *pool
 	logger  *zap.Logger
-	upload  *upload // nil when the request has no body, or all of it is in the first frame
-	began   bool    // the response has begun
-	lasting bool    // it is enrolled in the pool
+	upload  *upload      // nil when the request has no body, or all of it is in the first frame
+	began   bool         // the response has begun
+	lasting bool         // it is enrolled in the pool
+	writeBy atomic.Int64 // when the client must have taken what is being written, in Unix nanoseconds; 0 while nothing is
 }
 
 // frames recycles the buffers of REQUEST frames.
@@ -134,6 +137,9 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 		default:
 			return caddyhttp.Error(http.StatusBadGateway, errIncomplete)
 		}
+		if !f.End {
+			e.enrol()
+		}
 		if err := e.write(stream, f); err != nil {
 			if errors.Is(err, http.ErrContentLength) {
 				e.logAppError(w, "the response is longer than its content-length", "")
@@ -144,7 +150,6 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return nil
 		}
 		if !stream.More() {
-			e.enrol()
 			if err := http.NewResponseController(e.w).Flush(); err != nil {
 				return caddyhttp.Error(statusClientClosed, err)
 			}
@@ -171,6 +176,10 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 	if len(f.Data) == 0 {
 		return nil
 	}
+	if e.lasting {
+		e.writeBy.Store(time.Now().Add(allowed(len(f.Data))).UnixNano())
+		defer e.writeBy.Store(0)
+	}
 	if _, err := e.w.Write(f.Data); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
 		return err
 	}
@@ -181,30 +190,14 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 // broken says what it means that no more frames come.
 func (e *exchange) broken(ctx context.Context, err error) error {
 	switch {
-	case ctx.Err() != nil:
-		return caddyhttp.Error(statusClientClosed, ctx.Err())
 	case errors.Is(err, wire.ErrReset) && e.pool.isClosed():
 		return e.refusal(errPoolClosed)
-	case errors.Is(err, wire.ErrReset) && e.upload != nil:
+	case errors.Is(err, wire.ErrReset) && e.upload != nil: // net/http ends ctx too when a body breaks off
 		return e.upload.failure()
+	case ctx.Err() != nil:
+		return caddyhttp.Error(statusClientClosed, ctx.Err())
 	default:
 		return err
-	}
-}
-
-// enrol has the pool end the exchange when the drain timeout is over, although it waits for its client.
-func (e *exchange) enrol() {
-	if !e.lasting {
-		e.lasting = true
-		e.pool.enrol(e)
-	}
-}
-
-// dismiss takes enrol back.
-func (e *exchange) dismiss() {
-	if e.lasting {
-		e.lasting = false
-		e.pool.dismiss(e)
 	}
 }
 

@@ -50,7 +50,7 @@ type pool struct {
 	open    int                    // requests that hold a place on a worker
 	ending  bool                   // nobody will bring further requests, but those that are here may go on
 	closed  bool                   // no further request gets a place
-	lasting map[*exchange]struct{} // requests that wait for their clients, see enrol
+	lasting map[*exchange]struct{} // requests that wait for their clients, see clients.go
 
 	inUse    atomic.Bool // a config that holds the pool has started
 	draining sync.Once
@@ -79,6 +79,9 @@ func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
 		p.cancel()
 		p.supervisors.Wait()
 		return nil, err
+	}
+	if s.Runtime == "sync" {
+		go p.watchClients()
 	}
 	livePools.Store(p, nil)
 	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -39,6 +40,8 @@ type upload struct {
 	reading  bool       // that goroutine is inside Read
 	finished bool       // the body has been read to its end
 	stopped  bool       // nobody wants more of it
+	part     int        // bytes that have come of a part of 64 KiB
+	partBy   time.Time  // when the rest of that part must be there
 }
 
 // uploadBuffer holds the data of one frame, behind room for its header.
@@ -98,6 +101,7 @@ func (e *exchange) endUpload() {
 
 // fill reads until the buffer is full or the body has ended.
 func (u *upload) fill() {
+	u.began()
 	n, err := io.ReadFull(u.body, u.buf[wire.HeaderSize:])
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
@@ -124,15 +128,25 @@ func (u *upload) readAhead() {
 
 // read reads at most n bytes, unless nobody wants them.
 func (u *upload) read(n int) {
-	u.mu.Lock()
-	if u.stopped {
-		u.mu.Unlock()
+	if !u.began() {
 		return
 	}
-	u.reading = true
-	u.mu.Unlock()
 	got, err := u.body.Read(u.buf[wire.HeaderSize : wire.HeaderSize+min(n, wire.MaxData)])
 	u.took(got, err)
+}
+
+// began notes that a Read begins. It returns false if nobody wants it.
+func (u *upload) began() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stopped {
+		return false
+	}
+	u.reading = true
+	if u.part == 0 {
+		u.partBy = time.Now().Add(patience)
+	}
+	return true
 }
 
 func (u *upload) took(n int, err error) {
@@ -145,6 +159,9 @@ func (u *upload) took(n int, err error) {
 	defer u.mu.Unlock()
 	u.reading = false
 	u.finished = u.end
+	if u.part += n; u.part >= wire.MaxData {
+		u.part = 0
+	}
 }
 
 // start sends the rest of the body on stream, in a goroutine of its own: the pump.
@@ -163,10 +180,12 @@ func (u *upload) start(ctx context.Context, stream *wire.Stream) {
 // pump sends the body as the worker gives credit, until its end, or until nobody wants it.
 func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
 	for u.err == nil && !u.isStopped() {
+		asked := time.Now()
 		credit := stream.Credit(ctx)
 		if credit == 0 {
 			return
 		}
+		u.extend(time.Since(asked)) // while the app does not want more, the client is not late
 		if u.from == u.to && !u.end {
 			u.read(credit)
 			continue
@@ -184,11 +203,24 @@ func (u *upload) pump(ctx context.Context, stream *wire.Stream) {
 	}
 }
 
+func (u *upload) extend(d time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.partBy = u.partBy.Add(d)
+}
+
 // isFinished tells whether the body has been read to its end.
 func (u *upload) isFinished() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.finished
+}
+
+// isLate tells whether a Read is under way that should have brought more by now.
+func (u *upload) isLate(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reading && now.After(u.partBy)
 }
 
 func (u *upload) isStopped() bool {
@@ -227,7 +259,7 @@ func (u *upload) stop() {
 	case !reading: // nor will it
 		<-u.ended
 	case u.http1:
-		_ = u.control.SetReadDeadline(time.Unix(1, 0))
+		_ = u.control.SetReadDeadline(past)
 		<-u.ended
 		_ = u.control.SetReadDeadline(time.Now().Add(lingerTime))
 	default:
@@ -242,8 +274,11 @@ func (u *upload) failure() error {
 		<-u.ended
 	}
 	var tooLarge *http.MaxBytesError
-	if errors.As(u.err, &tooLarge) {
+	switch {
+	case errors.As(u.err, &tooLarge):
 		return caddyhttp.Error(http.StatusRequestEntityTooLarge, u.err)
+	case errors.Is(u.err, os.ErrDeadlineExceeded):
+		return caddyhttp.Error(http.StatusRequestTimeout, u.err)
 	}
 	return caddyhttp.Error(http.StatusBadRequest, u.err)
 }

@@ -3,6 +3,7 @@
     /echo     answers with the body of the request, and with its query string in the header X-Nonce
     /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1;
               /respond/utf-8 takes them for UTF-8
+    /blocks   answers with as many bytes as the query string says, in blocks of 64 KiB
     /frame    writes the bytes in the query string where the worker's own frames go
     /process  answers with the environment variables and arguments of the worker's process
     /seen     answers with the method and target of all requests since it was asked last
@@ -17,7 +18,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -44,6 +45,9 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
         status, name, value = _response(query, path)
         start_response(f"200 {status}", [(name, value), ("Content-Length", "4")])
         return [b"body"]
+    if path == "/blocks":
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return _blocks(int(query))
     if path == "/frame":
         os.write(CADDY, unquote_to_bytes(query))
     elif path == "/part":
@@ -79,6 +83,11 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         pair = (name.encode("latin-1"), value.encode("latin-1"))
         await send({"type": "http.response.start", "status": ord(status or "\xc8"), "headers": [pair]})
         return await send({"type": "http.response.body", "body": b"body"})
+    if path == "/blocks":
+        await send({"type": "http.response.start", "status": 200})
+        for block in _blocks(int(query)):
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+        return await send({"type": "http.response.body"})
     if path == "/frame":
         os.write(CADDY, unquote_to_bytes(query))
     elif path == "/part":
@@ -89,6 +98,11 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         return await send({"type": "http.response.body", "body": str(len(await _read(receive))).encode()})
     told = {key: repr(value) for key, value in scope.items()}
     await _send(send, json.dumps(told).encode())
+
+
+def _blocks(size: int) -> Iterator[bytes]:
+    for at in range(0, size, 65_536):
+        yield bytes(min(65_536, size - at))
 
 
 async def _read(receive: Callable[..., Any]) -> bytes:
