@@ -15,6 +15,7 @@ APPS = {
     "starlette": "module_asgi drain_app:starlette\nlifespan on",
     "asgi": "module_asgi drain_app:deaf\nlifespan on",
     "wsgi": "module_wsgi drain_app:wsgi\nthreads 60\nenv_var SAY_GOODBYE 1",
+    "gevent": "module_wsgi drain_app:wsgi\nruntime gevent\nenv_var SAY_GOODBYE 1",
 }
 STREAMS = 100
 EVENT = b"data: event\n\n"

@@ -14,7 +14,7 @@ from . import importer, wire
 from .errors import StartError, describe
 from .headers import ByteHeaders
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, STOP_GRACE, WINDOW, newest, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
 
 App = Callable[..., Any]
 
@@ -195,7 +195,7 @@ class Server:
         if kind == wire.STOP:
             self._stopping = True
             self._check_finished()
-            self.loop.call_later(STOP_GRACE, self._give_up)
+            self.loop.call_later(wire.STOP_GRACE, self._give_up)
             return
         if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
             raise wire.ProtocolError(f"a frame of type {kind & ~END}")

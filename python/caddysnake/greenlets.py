@@ -170,6 +170,7 @@ class Scheduler:
         if kind == wire.STOP:
             self._stopping = True
             self._check_done()
+            gevent.spawn_later(wire.STOP_GRACE, self._give_up)
             return
         if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
             raise wire.ProtocolError(f"a frame of type {kind & ~END}")
@@ -202,6 +203,11 @@ class Scheduler:
             self._break(exc)
         if self._unsent:
             self._writer.start(self._on_writable)
+
+    def _give_up(self) -> None:
+        if not self._done.is_set():
+            self._out.append(wire.log("warn", "requests did not end after stop; they are left", count=self._running))
+            self._done.set()
 
     def _check_done(self) -> None:
         if self._stopping and not self._running:

@@ -41,7 +41,7 @@ from time import monotonic, sleep
 
 from . import wire
 from .stream import NewStream, Stream
-from .wire import END, HEADER_SIZE, STOP_GRACE, newest
+from .wire import END, HEADER_SIZE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
 TICK = 0.001  # seconds between two looks of the watchdog
@@ -421,7 +421,7 @@ class Scheduler:
             self._put_control(wire.frame(wire.RESET, number))
 
     def _give_up(self) -> None:
-        if not self._done.wait(STOP_GRACE):
+        if not self._done.wait(wire.STOP_GRACE):
             self._done.set()
 
     def _put_control(self, frame: bytes) -> None:

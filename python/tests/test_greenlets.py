@@ -86,6 +86,15 @@ def test_a_process_that_cannot_be_patched_does_not_start(launch: Launch, tmp_pat
     assert "\n" not in message
 
 
+def test_a_greenlet_that_does_not_end_does_not_hold_up_the_exit(launch: Launch) -> None:
+    worker = launch("stuck:wsgi", "wsgi", runtime="gevent").start()
+    stream = worker.request("/stuck")
+    assert worker.next(stream).data == b"begun"
+    worker.reset(stream)
+    assert worker.stop() == 0
+    assert worker.log_entry("did not end")[2] == {"count": 1}
+
+
 def test_without_gevent_the_message_names_the_interpreter_and_the_command(launch: Launch) -> None:
     """-S: an interpreter without the packages that are installed for it."""
     message, _ = launch("wsgi_apps:app", "wsgi", runtime="gevent", python=["-S"]).failure()

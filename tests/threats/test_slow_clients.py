@@ -1,7 +1,7 @@
 """Threat 13: slow bodies and slow readers pin workers.
 
 A request takes a WSGI thread only when the first 64 KiB of its body are there, or all of it (upload.go). What an app
-sends waits in Caddy and not in the app, up to the stream's window (internal/wire). A client for which a thread has waited
+sends waits in Caddy and not in the app, up to the stream's window (internal/wire). A client that a thread has waited for
 too long is given up (clients.go, clients_test.go).
 """
 
@@ -21,7 +21,11 @@ CLIENTS = 2000
 SECONDS = 3  # how long ordinary requests are sent and measured meanwhile
 P99 = 0.1  # seconds
 MEMORY = CLIENTS / 4  # megabytes for Caddy and for each worker: a window of 256 KiB for each client
-INTERFACES = ("wsgi", "asgi")
+APPS = {
+    "wsgi": "module_wsgi threat_app:wsgi",
+    "gevent": "module_wsgi threat_app:wsgi\nruntime gevent",
+    "asgi": "module_asgi threat_app:asgi",
+}
 
 SLOW_BODY = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n"
 SLOW_CHUNKS = b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -89,11 +93,11 @@ def measure(server: Server) -> list[float]:
     return sorted(took)
 
 
-@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("app", APPS)
 @pytest.mark.parametrize("kind", ATTACKS)
 @pytest.mark.expect_errors("unexpected EOF", "i/o timeout")
-def test_threat_13_slow_clients_slow_down_nobody_else(serve: Servers, interface: str, kind: str) -> None:
-    server = serve(f"python {{\nmodule_{interface} threat_app:{interface}\nworkers 2\nimport worker\n}}")
+def test_threat_13_slow_clients_slow_down_nobody_else(serve: Servers, app: str, kind: str) -> None:
+    server = serve(f"python {{\n{APPS[app]}\nworkers 2\nimport worker\n}}")
     pids = server.worker_pids()
     with Growth([server.caddy, *server.workers()]) as growth, attack(server, *ATTACKS[kind]):
         took = measure(server)

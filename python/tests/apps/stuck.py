@@ -8,10 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import caddysnake.asgi
-import caddysnake.threads
+import caddysnake.wire
 
-caddysnake.asgi.STOP_GRACE = caddysnake.threads.STOP_GRACE = 0.1
+caddysnake.wire.STOP_GRACE = 0.1
 
 
 async def deaf(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Any]) -> None:
