@@ -19,10 +19,13 @@ leader lets go of it while it is inside the app and takes it back with `acquire(
 taken the lead meanwhile and this thread is an ordinary one from now on:
 
     leader:    [role: decode] -> release -> run the app -> acquire(False) -> yes: go on   no: flush, be idle
-    watchdog:  every millisecond: role free, and the last request began 1 ms ago? -> acquire(False) -> slow
+    watchdog:  at each look: role free, and the last request began 1 ms ago? -> acquire(False) -> slow
 
 A leader whose app waits for its body or for credit takes the role back too and *pumps*: it reads and sorts frames until
 its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
+
+Each look costs the leader the interpreter for a moment, so the watchdog looks every millisecond at first and, the longer
+the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what it gained.
 
 `lock` guards everything else that threads share: `streams`, `_pending`, `_idle`, each stream's body, credit and waiter.
 `_out_lock` guards what is to be sent. Order of taking: role, lock, _out_lock. No lock but `role` is held during I/O,
@@ -44,7 +47,8 @@ from .stream import NewStream, Stream
 from .wire import END, HEADER_SIZE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
-TICK = 0.001  # seconds between two looks of the watchdog
+MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
+TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
 LINGER = 0.05  # seconds without work after which the watchdog stops looking
 SHORT_RUN = 16  # this many short requests in a row end the slow state
 PROVEN = 64  # requests after which a fast state counts as a success
@@ -85,6 +89,7 @@ class Scheduler:
         self._reading = False  # the holder of the role is inside recv
         self._last = 0  # the highest stream number used
         self._led_from = 0  # _last when the fast state began
+        self._led_since = monotonic()  # when it began
         self._short = 0  # short requests in a row, in the slow state
         self._pause = MIN_PAUSE
 
@@ -306,7 +311,7 @@ class Scheduler:
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            sleep(TICK)
+            sleep(min(max((monotonic() - self._led_since) * TICK_SHARE, MIN_TICK), MAX_TICK))
             if self._role.locked():
                 if self._reading and monotonic() - self._began > LINGER:
                     with self.lock:
@@ -328,7 +333,7 @@ class Scheduler:
         while True:
             # Looked at when something has just come, because then the threads have had time to become idle.
             if self._short >= SHORT_RUN or monotonic() >= until:
-                self._led_from = self._last
+                self._led_from, self._led_since = self._last, monotonic()
                 if self._pass_lead():
                     return
             while (frame := self._decoder.next()) is not None:
