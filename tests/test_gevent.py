@@ -1,4 +1,7 @@
-"""`runtime gevent`: real gevent for WSGI apps. conformance/test_wsgi.py has what a request may do, test_waiting.py how many."""
+"""`runtime gevent`: real gevent for WSGI apps.
+
+What a request may do is in conformance/test_wsgi.py, how many may wait in test_waiting.py.
+"""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Threat 13: slow bodies and slow readers pin workers.
 
 A request takes a WSGI thread only when the first 64 KiB of its body are there, or all of it (upload.go). What an app
-sends waits in Caddy and not in the app, up to the stream's window (internal/wire). A client that a thread has waited for
-too long is given up (clients.go, clients_test.go).
+sends waits in Caddy and not in the app, up to the stream's window (internal/wire). A client is given up when a thread
+has waited for it too long (clients.go, clients_test.go).
 """
 
 import threading
