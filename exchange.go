@@ -85,6 +85,9 @@ func (e *exchange) run(encode encoder) error {
 			}
 			replayed = true
 		default:
+			if err == nil {
+				e.linger()
+			}
 			return err
 		}
 	}

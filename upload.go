@@ -17,9 +17,12 @@ import (
 const (
 	// readAheadTime is how long an ASGI request waits for its body's first part before it goes without.
 	readAheadTime = time.Millisecond
-	// lingerTime is how long a connection stays open for a client that still sends a body nobody wants, so that it
-	// can read its response.
+	// A connection stays open for a client that still sends a body nobody wants, so that it can read its response: a
+	// closed one would answer with a reset, which may overtake the response. It stays for lingerTime after what the
+	// client has sent last, but no longer than maxLinger, and for no more than lingerSize bytes.
 	lingerTime = 500 * time.Millisecond
+	maxLinger  = 10 * time.Second
+	lingerSize = 64 << 20
 )
 
 // upload reads a request's body and sends it as the worker asks for it. One goroutine at a time reads: first the one that
@@ -265,6 +268,28 @@ func (u *upload) stop() {
 	default:
 		_ = u.body.Close()
 		<-u.ended
+	}
+}
+
+// linger takes what a client on HTTP/1 still sends, once its response is complete. Without a Content-Length it is not: the
+// last chunk goes out when the handler has returned.
+func (e *exchange) linger() {
+	u := e.upload
+	if u == nil || !u.http1 || u.isFinished() || e.w.Header().Get("Content-Length") == "" {
+		return
+	}
+	e.dismiss() // a drain need not wait for this
+	if err := u.control.Flush(); err != nil {
+		return
+	}
+	end := time.Now().Add(maxLinger)
+	for size := 0; size < lingerSize && time.Now().Before(end); {
+		_ = u.control.SetReadDeadline(time.Now().Add(lingerTime))
+		n, err := u.body.Read(u.buf[:])
+		if err != nil {
+			return
+		}
+		size += n
 	}
 }
 

@@ -1,0 +1,28 @@
+"""A response that comes before its request's body has been sent reaches a client that goes on sending."""
+
+import time
+
+import pytest
+
+from support.check import Servers
+from support.polling import wait_until
+from support.raw import Connection
+
+PARTS, PART = 30, 65_536
+INTERVAL = 0.05  # seconds between two parts; all of them take longer than a client's round trip by far
+
+
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_a_client_that_goes_on_sending_gets_its_response(serve: Servers, interface: str) -> None:
+    server = serve(f"python {{\nmodule_{interface} threat_app:{interface}\nworkers 1\nimport worker\n}}")
+    with Connection(server) as client:
+        client.send(f"PUT /unread HTTP/1.1\r\nHost: test\r\nContent-Length: {PARTS * PART}\r\n\r\n".encode())
+        due = time.monotonic()
+        for _ in range(PARTS):
+            client.socket.sendall(b"." * PART)  # an error if the server has hung up
+            due += INTERVAL
+            wait_until(lambda due=due: time.monotonic() >= due, "time for the next part")  # type: ignore[misc]
+        response = client.response()
+        assert (response.status, response.complete) == (200, True)
+        client.end()
+        assert list(client.responses()) == [], "what is left of a body is no request"
