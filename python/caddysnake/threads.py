@@ -24,8 +24,9 @@ taken the lead meanwhile and this thread is an ordinary one from now on:
 A leader whose app waits for its body or for credit takes the role back too and *pumps*: it reads and sorts frames until
 its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
 
-Each look costs the leader the interpreter for a moment, so the watchdog looks every millisecond at first and, the longer
-the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what it gained.
+Each look costs the leader the interpreter for a moment, so the watchdog looks every millisecond at first and, the
+longer the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what
+it gained.
 
 `lock` guards everything else that threads share: `streams`, `_pending`, `_idle`, each stream's body, credit and waiter.
 `_out_lock` guards what is to be sent. Order of taking: role, lock, _out_lock. No lock but `role` is held during I/O,
