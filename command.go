@@ -122,14 +122,28 @@ func (s *server) run(cmd *cobra.Command) error {
 	select {}
 }
 
-// startReason strips from err how Caddy came to it: the command line has no modules.
+// startReason strips from err how Caddy came to it, because the command line has no modules, and names flags where the
+// app's worker names settings.
 func startReason(err error) error {
 	reason := err.Error()
 	for _, prefix := range []string{"loading new config: ", "python app module: start: ", "http app module: start: "} {
 		reason = strings.TrimPrefix(reason, prefix)
 	}
-	return errors.New(reason)
+	if setting, rest, found := strings.Cut(reason, " "); found && strings.HasPrefix(setting, "module_") {
+		reason = flagOf(setting) + " " + rest
+	}
+	return errors.New(flagAdvice.Replace(reason))
 }
+
+// flagAdvice turns what an error advises for a Caddyfile into flags.
+var flagAdvice = strings.NewReplacer(
+	"(change module_wsgi or working_dir)", "(change --app or --working-dir)",
+	"(change module_asgi or working_dir)", "(change --app or --working-dir)",
+	" app: use module_wsgi", " app: use --server-type wsgi",
+	" app: use module_asgi", " app: use --server-type asgi",
+	"say `lifespan auto` or `off`", "say --lifespan auto or off",
+	"; raise start_timeout", "; raise --start-timeout",
+)
 
 // config checks the flags and makes the configuration that they stand for.
 func (s *server) config(listenGiven bool) (*caddy.Config, error) {

@@ -211,8 +211,10 @@ func TestServerFlagErrors(t *testing.T) {
 
 func TestStartReason(t *testing.T) {
 	for chain, want := range map[string]string{
-		`loading new config: python app module: start: python app "main:app": no module`:                        `python app "main:app": no module`,
-		"loading new config: http app module: start: listening on :80: listen tcp :80: bind: permission denied": "listening on :80: listen tcp :80: bind: permission denied",
+		`loading new config: python app module: start: python app "main:app": no module`:                                              `python app "main:app": no module`,
+		"loading new config: http app module: start: listening on :80: listen tcp :80: bind: permission denied":                       "listening on :80: listen tcp :80: bind: permission denied",
+		"loading new config: python app module: start: module_wsgi 'a:b': there is no module 'a' (change module_wsgi or working_dir)": "--app 'a:b': there is no module 'a' (change --app or --working-dir)",
+		"loading new config: python app module: start: module_asgi 'a:b': b in a.py is a WSGI app: use module_wsgi":                   "--app 'a:b': b in a.py is a WSGI app: use --server-type wsgi",
 		"something else": "something else",
 	} {
 		if got := startReason(errors.New(chain)).Error(); got != want {

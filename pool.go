@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,14 +44,15 @@ type pool struct {
 	cancel      context.CancelFunc
 	supervisors sync.WaitGroup
 
-	mu      sync.Mutex             // guards the fields below, and those of each worker that say so
-	workers []*worker              // those that are ready
-	turn    int                    // where the search for the least loaded one begins, so that equals take turns
-	waiting list.List              // of *waiter, in order of arrival
-	open    int                    // requests that hold a place on a worker
-	ending  bool                   // nobody will bring further requests, but those that are here may go on
-	closed  bool                   // no further request gets a place
-	lasting map[*exchange]struct{} // requests that wait for their clients, see clients.go
+	mu        sync.Mutex             // guards the fields below, and those of each worker that say so
+	workers   []*worker              // those that are ready
+	turn      int                    // where the search for the least loaded one begins, so that equals take turns
+	waiting   list.List              // of *waiter, in order of arrival
+	open      int                    // requests that hold a place on a worker
+	traceback string                 // of the last worker that failed to start; "" once one has started
+	ending    bool                   // nobody will bring further requests, but those that are here may go on
+	closed    bool                   // no further request gets a place
+	lasting   map[*exchange]struct{} // requests that wait for their clients, see clients.go
 
 	inUse    atomic.Bool // a config that holds the pool has started
 	draining sync.Once
@@ -102,7 +104,7 @@ func (p *pool) awaitStart(first <-chan error) error {
 		select {
 		case err := <-first:
 			if err != nil {
-				return fmt.Errorf("python app %q: %w", p.settings.App, err)
+				return p.startFailure(err)
 			}
 			ready++
 		case <-timeout:
@@ -115,6 +117,14 @@ func (p *pool) awaitStart(first <-chan error) error {
 		}
 	}
 	return nil
+}
+
+// startFailure names the app in err, unless the worker has done that: what it says about an import begins with the setting.
+func (p *pool) startFailure(err error) error {
+	if own, ok := errors.AsType[*startError](err); ok && strings.HasPrefix(own.message, "module_") {
+		return err
+	}
+	return fmt.Errorf("python app %q: %w", p.settings.App, err)
 }
 
 // acquire gives the request a place on the least loaded worker, waiting in the queue if none has room. The worker frees
@@ -185,6 +195,7 @@ func (p *pool) add(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.workers = append(p.workers, w)
+	p.traceback = ""
 	p.serveQueue()
 }
 

@@ -159,10 +159,22 @@ func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (starte
 	}
 }
 
+// logStartError logs the traceback of an app that could not start; the same one is logged once, whichever workers and
+// however often they fail with it.
 func (p *pool) logStartError(logger *zap.Logger, err error) {
-	if se, ok := err.(*startError); ok && se.traceback != "" {
-		logger.Error("python app failed to start", zap.String("error", se.message), zap.String("traceback", se.traceback))
+	own, ok := errors.AsType[*startError](err)
+	if !ok || own.traceback == "" {
+		return
 	}
+	p.mu.Lock()
+	known := p.traceback == own.traceback
+	p.traceback = own.traceback
+	p.mu.Unlock()
+	fields := []zap.Field{zap.String("error", own.message)}
+	if !known {
+		fields = append(fields, zap.String("traceback", own.traceback))
+	}
+	logger.Error("python app failed to start", fields...)
 }
 
 // endReason says why a worker's connection ended while nobody wanted it to.

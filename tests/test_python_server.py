@@ -186,13 +186,15 @@ def test_quiet_by_default(serve: Servers) -> None:
         (("--server-type", "wsgi", "--app", "flask_app"), '--app: "flask_app" is not module:variable'),
         ((*FLASK, "--workers", "many"), '--workers: "many" is not possible'),
         ((*FLASK, "--threads", "-1"), "--threads: -1 is not possible"),
-        ((*FASTAPI, "--runtime", "gevent"), "--runtime: gevent"),
+        ((*FASTAPI, "--runtime", "gevent"), '--runtime: "gevent" does not run ASGI apps'),
         ((*FASTAPI, "--lifespan", "maybe"), '--lifespan: "maybe" is unknown; use on, off or auto'),
         ((*FLASK, "--start-timeout", "soon"), '--start-timeout: "soon" is not possible'),
         ((*FLASK, "--static-path", "/no/such/folder"), '--static-path: "/no/such/folder"'),
         ((*FLASK, "--venv", "/no/such/venv"), '--venv: "/no/such/venv"'),
         ((*FLASK, "--working-dir", "/no/such/folder"), '--working-dir: "/no/such/folder"'),
-        (("--server-type", "wsgi", "--app", "flask_app:nothing"), "has no 'nothing'"),
+        (("--server-type", "wsgi", "--app", "flask_app:nothing"), "Error: --app 'flask_app:nothing': "),
+        (("--server-type", "asgi", "--app", "flask_app:app"), " is a WSGI app: use --server-type wsgi"),
+        (("--server-type", "wsgi", "--app", "flask_ap:app"), "(change --app or --working-dir)"),
     ],
 )
 @pytest.mark.expect_errors("")

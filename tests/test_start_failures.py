@@ -109,8 +109,11 @@ def test_caddy_run_fails(serve: Servers, broken: Broken, tmp_path: Path) -> None
     server.launch("run", "--config", str(server.caddyfile))
     assert server.wait_exit() == 1
     assert re.search(".*".join(map(re.escape, broken.message)), reason(server)), reason(server)
+    app = broken.directive.split()[1]
+    assert len(re.findall(rf"['\"]{re.escape(app)}['\"]", reason(server))) == 1, "the app is named once"
     if broken.traceback:
-        traceback = tracebacks(server)[0]["traceback"].rstrip().splitlines()
+        [once] = [entry["traceback"] for entry in tracebacks(server) if "traceback" in entry]
+        traceback = once.rstrip().splitlines()
         assert traceback[0] == "Traceback (most recent call last):" or "SyntaxError" in broken.traceback
         assert traceback[-1].startswith(broken.traceback)
         assert not any("caddysnake" in line for line in traceback), "only the app's own frames"
