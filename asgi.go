@@ -35,8 +35,28 @@ func appendScope(b []byte, req *request, _ *settings) []byte {
 	b = appendAddress(marshal.AppendKey(b, "client"), req.clientIP, req.clientPort)
 	name, port := req.server()
 	b = appendAddress(marshal.AppendKey(b, "server"), name, port)
-	b = marshal.AppendDictEnd(marshal.AppendDict(marshal.AppendKey(b, "extensions")))
+	b = appendExtensions(marshal.AppendKey(b, "extensions"), req)
 	return marshal.AppendDictEnd(b)
+}
+
+// appendExtensions appends the extensions that depend on the client (ASGI, "Extensions"). The worker adds those that send
+// descriptors.
+func appendExtensions(b []byte, req *request) []byte {
+	b = marshal.AppendDict(b)
+	if req.ProtoAtLeast(1, 1) {
+		b = appendEmpty(b, "http.response.early_hint")
+	}
+	if req.takesTrailers() {
+		b = appendEmpty(b, "http.response.trailers")
+	}
+	if req.TLS != nil {
+		b = appendTLS(marshal.AppendKey(b, "tls"), req.TLS)
+	}
+	return marshal.AppendDictEnd(b)
+}
+
+func appendEmpty(b []byte, key string) []byte {
+	return marshal.AppendDictEnd(marshal.AppendDict(marshal.AppendKey(b, key)))
 }
 
 func appendText(b []byte, key, value string) []byte {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,9 @@ import (
 
 // statusClientClosed is what Caddy logs for a request whose client went away.
 const statusClientClosed = 499
+
+// appFault is a response of the app's that cannot be passed on.
+type appFault struct{ error }
 
 var (
 	errDeclined   = errors.New("the worker had no thread for the request")
@@ -127,12 +131,19 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return e.broken(ctx, err)
 		}
 		switch f.Type {
-		case wire.Response:
-			if err := e.begin(f); err != nil {
-				e.logAppError(w, err.Error(), "")
-				return caddyhttp.Error(http.StatusInternalServerError, err)
+		case wire.Response, wire.Data:
+			if !f.End {
+				e.enrol()
 			}
-		case wire.Data:
+			err = e.write(stream, f)
+		case wire.File:
+			e.enrol()
+			err = e.sendFile(stream, f)
+		case wire.Trailers:
+			return e.fault(w, e.trail(f))
+		case wire.Hint:
+			e.enrol()
+			err = e.hint(stream, f)
 		case wire.Decline:
 			return errDeclined
 		case wire.Error:
@@ -140,19 +151,13 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 		default:
 			return caddyhttp.Error(http.StatusBadGateway, errIncomplete)
 		}
-		if !f.End {
-			e.enrol()
-		}
-		if err := e.write(stream, f); err != nil {
-			if errors.Is(err, http.ErrContentLength) {
-				e.logAppError(w, "the response is longer than its content-length", "")
-			}
-			return caddyhttp.Error(statusClientClosed, err)
+		if err != nil {
+			return e.fault(w, err)
 		}
 		if f.End {
 			return nil
 		}
-		if !stream.More() {
+		if e.began && !stream.More() {
 			if err := http.NewResponseController(e.w).Flush(); err != nil {
 				return caddyhttp.Error(statusClientClosed, err)
 			}
@@ -160,22 +165,44 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 	}
 }
 
-// begin sends the status and headers.
-func (e *exchange) begin(f wire.Frame) error {
-	status, err := setHeaders(e.w.Header(), f.Head)
-	if err != nil {
-		return err
+// fault reports what is wrong with the app's response; if that is nothing, the client has gone.
+func (e *exchange) fault(w *worker, err error) error {
+	var fault *appFault
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &fault):
+		e.logAppError(w, err.Error(), "")
+		return caddyhttp.Error(http.StatusInternalServerError, err)
+	case errors.Is(err, http.ErrContentLength):
+		e.logAppError(w, "the response is longer than its content-length", "")
 	}
+	return caddyhttp.Error(statusClientClosed, err)
+}
+
+// prepare is called when nothing can keep the response from beginning any more.
+func (e *exchange) prepare() {
 	if e.upload != nil {
 		e.upload.beforeResponse(e.w.Header())
 	}
 	e.began = true
-	e.w.WriteHeader(status)
-	return nil
 }
 
-// write sends a part of the body.
+// begin sends the status and headers.
+func (e *exchange) begin(status int) {
+	e.prepare()
+	e.w.WriteHeader(status)
+}
+
+// write passes on a RESPONSE or DATA frame.
 func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
+	if f.Type == wire.Response {
+		status, err := setHeaders(e.w.Header(), f.Head)
+		if err != nil {
+			return &appFault{err}
+		}
+		e.begin(status)
+	}
 	if len(f.Data) == 0 {
 		return nil
 	}
@@ -187,6 +214,46 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 		return err
 	}
 	stream.Consumed(len(f.Data))
+	return nil
+}
+
+// hint passes on a HINT frame: an informational response with links (RFC 8297). HTTP/1.0 has none.
+func (e *exchange) hint(stream *wire.Stream, f wire.Frame) error {
+	if e.request.ProtoAtLeast(1, 1) {
+		links, err := hintLinks(f.Data)
+		if err != nil {
+			return &appFault{err}
+		}
+		// Not with the headers that other handlers have prepared for the response.
+		header := e.w.Header()
+		final := maps.Clone(header)
+		clear(header)
+		header["Link"] = links
+		e.w.WriteHeader(http.StatusEarlyHints)
+		clear(header)
+		maps.Copy(header, final)
+	}
+	stream.Consumed(len(f.Data))
+	return nil
+}
+
+// trail passes on a TRAILERS frame: the end of the response.
+func (e *exchange) trail(f wire.Frame) error {
+	trailers, err := decodeTrailers(f.Head)
+	if err != nil {
+		return &appFault{err}
+	}
+	if !e.request.takesTrailers() {
+		return nil
+	}
+	// Once the headers have left, net/http is bound to the chunked coding, which has room for trailers.
+	if err := http.NewResponseController(e.w).Flush(); err != nil {
+		return err
+	}
+	header := e.w.Header()
+	for _, field := range trailers {
+		header.Add(http.TrailerPrefix+field.name, field.value)
+	}
 	return nil
 }
 

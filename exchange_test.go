@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"github.com/mliezun/caddy-snake/internal/marshal"
 	"github.com/mliezun/caddy-snake/internal/wire"
@@ -46,6 +48,8 @@ type fakeWorker struct {
 	rw     net.Conn
 	exited chan struct{}
 	script script
+	files  *descriptors // Caddy's end
+	sender *os.File     // the worker's end
 }
 
 // launchFake returns a launcher of fake workers that are ready at once.
@@ -70,15 +74,22 @@ func launchStarting(s script) launcher {
 		if err != nil {
 			return nil, nil, err
 		}
-		w := &fakeWorker{rw: rw, exited: make(chan struct{}), script: s}
+		files, sender, err := newDescriptors()
+		if err != nil {
+			return nil, nil, err
+		}
+		w := &fakeWorker{rw: rw, exited: make(chan struct{}), script: s, files: files, sender: sender}
 		go w.serve()
 		return w, ours, nil
 	}
 }
 
+func (w *fakeWorker) Files() (wire.FileSource, int) { return w.files, descriptorsFD }
+
 func (w *fakeWorker) serve() {
 	defer close(w.exited)
 	defer func() { _ = w.rw.Close() }()
+	defer func() { _ = w.sender.Close() }()
 	var out []byte
 	buf := make([]byte, 0, 1<<20)
 	for {
@@ -107,6 +118,12 @@ func (w *fakeWorker) serve() {
 			}
 			for _, answer := range answers {
 				answer.Stream = f.Stream
+				if answer.File != nil {
+					stream := binary.LittleEndian.AppendUint32(nil, f.Stream)
+					if unix.Sendmsg(int(w.sender.Fd()), stream, unix.UnixRights(int(answer.File.Fd())), nil, 0) != nil {
+						return
+					}
+				}
 				out, _ = wire.Append(out, answer)
 			}
 		}

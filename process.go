@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,15 +30,23 @@ const socketBuffer = 512 << 10
 type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
+	files  *descriptors // the worker's Conn closes it
 
 	mu      sync.Mutex // guards the fields below
 	last    string     // the last line it wrote to stderr
 	waitErr error      // what Wait returned
 }
 
-// launchProcess starts an interpreter with one end of a socketpair and returns the other end. Nothing else of Caddy's is
-// inherited; when Caddy goes away in whatever manner, the worker sees the end of its connection.
-func launchProcess(s settings, id int, logger *zap.Logger) (interpreter, wire.Socket, error) {
+// The worker's ends of its two socketpairs, as the descriptors that it inherits.
+const (
+	socketFD      = 3
+	descriptorsFD = 4
+)
+
+// launchProcess starts an interpreter with one end of two socketpairs, one for frames and one for descriptors, and returns
+// the other end of the first. Nothing else of Caddy's is inherited; when Caddy goes away in whatever manner, the worker
+// sees the end of its connection.
+func launchProcess(s settings, _ int, logger *zap.Logger) (interpreter, wire.Socket, error) {
 	dir, err := unpackedPackage()
 	if err != nil {
 		return nil, nil, fmt.Errorf("unpacking the worker package: %w", err)
@@ -47,43 +56,53 @@ func launchProcess(s settings, id int, logger *zap.Logger) (interpreter, wire.So
 		return nil, nil, err
 	}
 	defer func() { _ = theirs.Close() }()
+	files, theirFiles, err := newDescriptors()
+	if err != nil {
+		_ = ours.Close()
+		return nil, nil, err
+	}
+	defer func() { _ = theirFiles.Close() }()
 
-	cmd := exec.Command(s.Python, dir, "3", s.Runtime, s.App)
+	cmd := exec.Command(s.Python, dir, strconv.Itoa(socketFD), s.Runtime, s.App)
 	cmd.Dir = s.WorkingDir
 	cmd.Env = append(os.Environ(), s.Env...)
 	cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
-	cmd.ExtraFiles = []*os.File{theirs} // becomes descriptor 3
+	cmd.ExtraFiles = []*os.File{theirs, theirFiles} // become socketFD and descriptorsFD
 	cmd.SysProcAttr = childAttributes()
-	p := &process{cmd: cmd, exited: make(chan struct{})}
+	p := &process{cmd: cmd, exited: make(chan struct{}), files: files}
+	if err := p.start(logger); err != nil {
+		_ = ours.Close()
+		_ = files.Close()
+		return nil, nil, err
+	}
+	return p, ours, nil
+}
+
+// start starts the process, with pipes for its output.
+func (p *process) start(logger *zap.Logger) error {
 	stdout, stdoutWriter, err := os.Pipe()
-	if err == nil {
-		defer func() { _ = stdoutWriter.Close() }()
-		cmd.Stdout = stdoutWriter
-	} else {
-		_ = ours.Close()
-		return nil, nil, fmt.Errorf("making a pipe for a worker: %w", err)
+	if err != nil {
+		return fmt.Errorf("making a pipe for a worker: %w", err)
 	}
+	defer func() { _ = stdoutWriter.Close() }()
 	stderr, stderrWriter, err := os.Pipe()
-	if err == nil {
-		defer func() { _ = stderrWriter.Close() }()
-		cmd.Stderr = stderrWriter
-	} else {
-		_ = ours.Close()
+	if err != nil {
 		_ = stdout.Close()
-		return nil, nil, fmt.Errorf("making a pipe for a worker: %w", err)
+		return fmt.Errorf("making a pipe for a worker: %w", err)
 	}
-	if err := spawn(cmd); err != nil {
-		_ = ours.Close()
+	defer func() { _ = stderrWriter.Close() }()
+	p.cmd.Stdout, p.cmd.Stderr = stdoutWriter, stderrWriter
+	if err := spawn(p.cmd); err != nil {
 		_ = stdout.Close()
 		_ = stderr.Close()
-		return nil, nil, fmt.Errorf("starting %s: %w", s.Python, err)
+		return fmt.Errorf("starting %s: %w", p.cmd.Args[0], err)
 	}
-	logger = logger.With(zap.Int("pid", cmd.Process.Pid))
+	logger = logger.With(zap.Int("pid", p.cmd.Process.Pid))
 	var readers sync.WaitGroup
 	readers.Go(func() { p.logLines(stdout, logger, "stdout") })
 	readers.Go(func() { p.logLines(stderr, logger, "stderr") })
 	go p.wait([]*os.File{stdout, stderr}, &readers)
-	return p, ours, nil
+	return nil
 }
 
 // spawner starts processes on one thread that never ends: Linux takes the parent-death signal to mean the death of the
@@ -166,6 +185,9 @@ func (p *process) logLines(r io.Reader, logger *zap.Logger, stream string) {
 
 // Exited implements interpreter.
 func (p *process) Exited() <-chan struct{} { return p.exited }
+
+// Files implements interpreter.
+func (p *process) Files() (wire.FileSource, int) { return p.files, descriptorsFD }
 
 // Reason implements interpreter.
 func (p *process) Reason() string {

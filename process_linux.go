@@ -7,3 +7,6 @@ import "syscall"
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
+
+// descriptorSocket is the type of the sockets that descriptors travel on: it keeps messages apart.
+const descriptorSocket = syscall.SOCK_SEQPACKET

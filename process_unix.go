@@ -8,3 +8,7 @@ import "syscall"
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }
+
+// descriptorSocket is the type of the sockets that descriptors travel on: it keeps messages apart. macOS has no
+// SOCK_SEQPACKET for Unix sockets.
+const descriptorSocket = syscall.SOCK_DGRAM

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"golang.org/x/net/http/httpguts"
 )
 
 // rootPathAuto takes the root path from what other handlers removed from the front of the request's path.
@@ -141,6 +142,11 @@ func (r *request) hidden(name string) bool {
 // hasBody tells whether the request has a body, or may have one.
 func (r *request) hasBody() bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+// takesTrailers tells whether the client wants trailers, and its version of HTTP has any (RFC 9110, section 6.5.1).
+func (r *request) takesTrailers() bool {
+	return r.ProtoAtLeast(1, 1) && httpguts.HeaderValuesContainsToken(r.Header["Te"], "trailers")
 }
 
 // firstItem returns the first of a comma-separated list.

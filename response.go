@@ -69,6 +69,51 @@ func setHeaders(h http.Header, head []byte) (status int, err error) {
 	return status, nil
 }
 
+// field is one trailer.
+type field struct{ name, value string }
+
+// decodeTrailers decodes the head of a TRAILERS frame. A field that must not come as a trailer is an error (RFC 9110,
+// section 6.5.1).
+func decodeTrailers(head []byte) ([]field, error) {
+	r := marshal.NewReader(head)
+	count := r.Sequence()
+	fields := make([]field, 0, count)
+	for range count {
+		if n := r.Sequence(); n != 2 && r.Err() == nil {
+			return nil, fmt.Errorf("a trailer of %d parts", n)
+		}
+		rawName, _ := r.Text()
+		rawValue, _ := r.Text()
+		if r.Err() != nil {
+			break
+		}
+		name, ok := headerName(rawName)
+		value := string(rawValue)
+		switch {
+		case !ok || !httpguts.ValidTrailerHeader(name):
+			return nil, fmt.Errorf("%q cannot be a trailer", rawName)
+		case !httpguts.ValidHeaderFieldValue(value):
+			return nil, fmt.Errorf("trailer %s: illegal value %q", name, value)
+		}
+		fields = append(fields, field{name, value})
+	}
+	if err := r.End(); err != nil {
+		return nil, fmt.Errorf("the response's trailers: %w", err)
+	}
+	return fields, nil
+}
+
+// hintLinks splits the data of a HINT frame into Link values.
+func hintLinks(data []byte) ([]string, error) {
+	links := strings.Split(string(data), "\n")
+	for _, link := range links {
+		if !httpguts.ValidHeaderFieldValue(link) {
+			return nil, fmt.Errorf("illegal link %q in an early hint", link)
+		}
+	}
+	return links, nil
+}
+
 // headerName returns the canonical form of an app's header name.
 func headerName(raw []byte) (string, bool) {
 	if name, known := canonicalNames[string(raw)]; known { // does not allocate
@@ -96,10 +141,11 @@ var canonicalNames = func() map[string]string {
 	return names
 }()
 
-// hopByHop tells whether a header is about the connection, which is Caddy's (RFC 9110, section 7.6.1).
+// hopByHop tells whether a header is about the connection, which is Caddy's (RFC 9110, section 7.6.1). Trailer is the
+// app's, who alone knows what will come.
 func hopByHop(name string) bool {
 	switch name {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Transfer-Encoding", "Upgrade":
 		return true
 	default:
 		return false

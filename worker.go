@@ -33,6 +33,9 @@ type interpreter interface {
 	Reason() string
 	// Kill ends it at once. It may be called more than once.
 	Kill()
+	// Files is where the descriptors arrive that it sends, and the number of the socket that it sends them on; nil and 0
+	// if it cannot.
+	Files() (wire.FileSource, int)
 }
 
 // worker is one Python interpreter that serves the pool's app.
@@ -106,7 +109,8 @@ func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (starte
 		return false, err
 	}
 	w := &worker{id: id, pool: p, logger: logger, ready: make(chan error, 1)}
-	w.conn = wire.NewConn(rw, w)
+	files, descriptors := interp.Files()
+	w.conn = wire.NewConn(rw, files, w)
 	ended := make(chan error, 1)
 	go func() { ended <- w.conn.Run() }()
 	defer func() {
@@ -114,7 +118,7 @@ func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (starte
 		interp.Kill()
 		<-interp.Exited()
 	}()
-	if err := w.conn.Control(wire.Start, startHead(p.settings, id)); err != nil {
+	if err := w.conn.Control(wire.Start, startHead(p.settings, id, descriptors)); err != nil {
 		return false, err
 	}
 
@@ -206,7 +210,7 @@ func (w *worker) stop(interp interpreter) {
 }
 
 // startHead is the head of START.
-func startHead(s settings, id int) []byte {
+func startHead(s settings, id, descriptors int) []byte {
 	b := marshal.AppendDict(nil)
 	b = marshal.AppendString(marshal.AppendKey(b, "interface"), s.Interface)
 	b = marshal.AppendString(marshal.AppendKey(b, "app"), s.App)
@@ -216,6 +220,7 @@ func startHead(s settings, id int) []byte {
 	b = marshal.AppendInt(marshal.AppendKey(b, "threads"), int64(s.Threads))
 	b = marshal.AppendString(marshal.AppendKey(b, "lifespan"), s.Lifespan)
 	b = marshal.AppendString(marshal.AppendKey(b, "working_dir"), s.WorkingDir)
+	b = marshal.AppendInt(marshal.AppendKey(b, "descriptors"), int64(descriptors))
 	return marshal.AppendDictEnd(b)
 }
 

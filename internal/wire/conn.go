@@ -67,6 +67,7 @@ type Conn struct {
 	buf     []byte        // what was read and not yet dispatched
 	filled  int
 	spinner Spinner       // rw, or nil if it is none
+	files   fileTray      // the descriptors that FILE frames speak of
 	wait    time.Duration // how long a lone request waits for its worker, smoothed
 
 	writeMu sync.Mutex // guards out, spare, writing
@@ -83,12 +84,13 @@ type Conn struct {
 	ended    chan struct{}
 }
 
-// NewConn makes a Conn that owns rw.
-func NewConn(rw Socket, handler Handler) *Conn {
+// NewConn makes a Conn that owns rw and files, which is nil if the worker cannot send descriptors.
+func NewConn(rw Socket, files FileSource, handler Handler) *Conn {
 	c := &Conn{
 		rw: rw, handler: handler, streams: map[uint32]*Stream{}, buf: make([]byte, readBuffer),
 		lead: make(chan struct{}, 1), ended: make(chan struct{}),
 	}
+	c.files.source = files
 	c.lead <- struct{}{}
 	c.turn.L = &c.writeMu
 	if runtime.GOMAXPROCS(0) > 1 {
@@ -145,6 +147,7 @@ func (c *Conn) interrupt() { _ = c.rw.SetReadDeadline(time.Unix(1, 0)) }
 
 // end closes the connection and fails every stream.
 func (c *Conn) end(err error) {
+	c.files.close()
 	_ = c.rw.Close()
 	c.streamMu.Lock()
 	c.err = ErrClosed
@@ -332,7 +335,13 @@ func (c *Conn) dispatch(f Frame) error {
 		return fmt.Errorf("%w: type %d for stream %d, which is not open (the newest is %d)", ErrProtocol, f.Type, f.Stream, last)
 	}
 	switch f.Type {
-	case Response, Data, Error, Decline, Reset:
+	case Response, Data, Error, Decline, Reset, Trailers, Hint, File:
+		if f.Type == File {
+			var err error
+			if f.File, err = c.files.take(f.Stream, c.isOpen); err != nil {
+				return err
+			}
+		}
 		if err := s.deliver(f); err != nil {
 			return err
 		}
@@ -345,18 +354,25 @@ func (c *Conn) dispatch(f Frame) error {
 		return fmt.Errorf("%w: type %d on stream %d", ErrProtocol, f.Type, f.Stream)
 	}
 	if closing {
+		c.files.drop(f.Stream)
 		s.release()
 		c.handler.Closed(f.Type == Decline)
 	}
 	return nil
 }
 
+func (c *Conn) isOpen(stream uint32) bool {
+	c.streamMu.Lock()
+	defer c.streamMu.Unlock()
+	return c.streams[stream] != nil
+}
+
 // closes tells whether the worker closes the stream with f.
 func (f Frame) closes() bool {
 	switch f.Type {
-	case Response, Data:
+	case Response, Data, File:
 		return f.End
-	case Error, Decline, Reset:
+	case Error, Decline, Reset, Trailers:
 		return true
 	default:
 		return false

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 )
 
 // Type says what a frame means.
@@ -26,6 +27,9 @@ const (
 	Failed   Type = 10
 	Stop     Type = 11
 	Log      Type = 12
+	Trailers Type = 17
+	Hint     Type = 18
+	File     Type = 19
 )
 
 const (
@@ -37,6 +41,9 @@ const (
 	MaxData = 64 << 10
 	// Window is the credit with which the response half of a stream begins, in bytes.
 	Window = 256 << 10
+	// FileCost is the credit that a FILE frame takes unless it is the last frame, in bytes: it bounds how many
+	// descriptors a stream can have waiting.
+	FileCost = 64 << 10
 
 	typeMask = 0x7f
 	endBit   = 0x80
@@ -53,6 +60,22 @@ type Frame struct {
 	End    bool // the last one of its direction
 	Head   []byte
 	Data   []byte
+	File   *os.File // of FILE, from Stream.Recv; nil: the descriptor did not arrive
+}
+
+// begins tells whether f begins the response.
+func (f *Frame) begins() bool { return f.Type == Response || f.Type == File && len(f.Head) > 0 }
+
+// cost is how much credit f takes.
+func (f *Frame) cost() int {
+	switch {
+	case f.Type != File:
+		return len(f.Data)
+	case f.End:
+		return 0
+	default:
+		return FileCost
+	}
 }
 
 // AppendHeader reserves room for a header; PutHeader fills it in when the frame is complete.
@@ -106,7 +129,7 @@ func Parse(b []byte) (f Frame, size, need int, err error) {
 		return Frame{}, 0, 0, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrProtocol, length, MaxFrame)
 	case head > length:
 		return Frame{}, 0, 0, fmt.Errorf("%w: a head of %d bytes in %d", ErrProtocol, head, length)
-	case t < Request || t > Log:
+	case t < Request || t > Log && t < Trailers || t > File:
 		return Frame{}, 0, 0, fmt.Errorf("%w: unknown type %d", ErrProtocol, t)
 	}
 	need = HeaderSize + int(length)

@@ -19,6 +19,7 @@ from caddysnake import wire
 
 wire.loads = bytes
 print(wire.HEADER_SIZE, wire.MAX_FRAME, wire.MAX_DATA, wire.WINDOW)
+kinds = {*range(wire.REQUEST, wire.LOG + 1), *range(wire.TRAILERS, wire.FILE + 1)}
 read = sys.stdin.buffer.read
 while size := read(4):
     data = read(struct.unpack("<I", size)[0])
@@ -31,7 +32,7 @@ while size := read(4):
             decoder.fill(len(part))
             while (frame := decoder.next()) is not None:
                 kind, stream, head, body = frame
-                if not 1 <= kind & 0x7F <= 12:
+                if kind & 0x7F not in kinds:
                     raise wire.ProtocolError
                 shown += f"{kind & 0x7F} {kind >> 7} {stream} {(head or b'').hex()} {body.hex()};"
     except wire.ProtocolError:
@@ -77,7 +78,7 @@ func damaged(random *rand.Rand) []byte {
 		start := len(data)
 		data, _ = Append(data, Frame{
 			Stream: random.Uint32(),
-			Type:   Type(1 + random.IntN(12)),
+			Type:   Type(1 + random.IntN(19)),
 			End:    random.IntN(2) == 0,
 			Head:   randomBytes(random, random.IntN(20)),
 			Data:   randomBytes(random, random.IntN(100)),

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"os"
 	"sync"
 	"sync/atomic"
 )
@@ -18,6 +19,7 @@ type Stream struct {
 	mu       sync.Mutex // guards the fields of this block
 	frames   []received // what arrived and Recv has not taken yet
 	buf      []byte     // the heads and data of frames, one after another
+	files    []*os.File // the descriptors of the FILE frames in frames and taken, in their order
 	window   int        // how many bytes of data the worker may still send
 	credit   int        // how many bytes of the body may be sent
 	began    bool       // the worker has sent RESPONSE
@@ -60,9 +62,9 @@ func newStream(c *Conn) *Stream {
 	return s
 }
 
-// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE or RESET. Frames of data that came together are joined, so
-// one may carry up to Window bytes. Its bytes stay valid until the next call. It
-// fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
+// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE, RESET, TRAILERS, HINT or FILE, whose descriptor is then the
+// caller's to close. Frames of data that came together are joined, so one may carry up to Window bytes. Its bytes stay
+// valid until the next call. It fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
 func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	for s.next == len(s.taken) {
 		if more, err := s.take(); more {
@@ -86,14 +88,26 @@ func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	r := s.taken[s.next]
 	s.next++
 	// Parts of the body that have come together are handed on as one: they lie one behind the other.
-	for !r.end && s.next < len(s.taken) && s.taken[s.next].t == Data {
+	for !r.end && (r.t == Data || r.t == Response) && s.next < len(s.taken) && s.taken[s.next].t == Data {
 		r.end = s.taken[s.next].end
 		r.data += s.taken[s.next].data
 		s.next++
 	}
 	b := s.takenBuf[s.offset : s.offset+r.head+r.data]
 	s.offset += len(b)
-	return Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}, nil
+	f := Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}
+	if r.t == File {
+		f.File = s.takeFile()
+	}
+	return f, nil
+}
+
+func (s *Stream) takeFile() *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	file := s.files[0]
+	s.files = s.files[1:]
+	return file
 }
 
 // take moves what arrived to the relaying goroutine's side. more: there was something; err: nothing will come.
@@ -211,15 +225,21 @@ func (s *Stream) deliver(f Frame) error {
 	s.mu.Lock()
 	if err := s.check(f); err != nil {
 		s.mu.Unlock()
+		closeFile(f.File)
 		return err
 	}
-	s.began = s.began || f.Type == Response
-	s.window -= len(f.Data)
+	s.began = s.began || f.begins()
+	s.window -= f.cost()
 	s.closed = s.closed || f.closes()
 	closed := s.closed
 	if !s.resetted {
 		s.frames = append(s.frames, received{t: f.Type, end: f.End, head: len(f.Head), data: len(f.Data)})
 		s.buf = append(append(s.buf, f.Head...), f.Data...)
+		if f.Type == File {
+			s.files = append(s.files, f.File)
+		}
+	} else {
+		closeFile(f.File)
 	}
 	s.mu.Unlock()
 	notify(s.arrived)
@@ -232,14 +252,16 @@ func (s *Stream) deliver(f Frame) error {
 // check holds a frame against what has come before, so that what is stored stays bounded. It is called with mu held.
 func (s *Stream) check(f Frame) error {
 	switch {
-	case len(f.Data) > s.window:
-		return fmt.Errorf("%w: %d bytes on stream %d with credit for %d", ErrProtocol, len(f.Data), f.Stream, s.window)
-	case f.Type == Response && s.began:
+	case f.cost() > s.window:
+		return fmt.Errorf("%w: %d bytes on stream %d with credit for %d", ErrProtocol, f.cost(), f.Stream, s.window)
+	case f.begins() && s.began:
 		return fmt.Errorf("%w: a second response on stream %d", ErrProtocol, f.Stream)
-	case f.Type == Data && !s.began:
-		return fmt.Errorf("%w: data before the response on stream %d", ErrProtocol, f.Stream)
-	case f.Type == Data && len(f.Data) == 0 && !f.End:
-		return fmt.Errorf("%w: empty data on stream %d", ErrProtocol, f.Stream)
+	case (f.Type == Data || f.Type == Trailers || f.Type == File && !f.begins()) && !s.began:
+		return fmt.Errorf("%w: type %d before the response on stream %d", ErrProtocol, f.Type, f.Stream)
+	case f.Type == Hint && s.began:
+		return fmt.Errorf("%w: a hint after the response on stream %d", ErrProtocol, f.Stream)
+	case (f.Type == Data && !f.End || f.Type == Hint) && len(f.Data) == 0:
+		return fmt.Errorf("%w: an empty frame of type %d on stream %d", ErrProtocol, f.Type, f.Stream)
 	default:
 		return nil
 	}
@@ -284,6 +306,10 @@ func (s *Stream) discard() {
 	case <-s.credited:
 	default:
 	}
+	for _, file := range s.files {
+		closeFile(file)
+	}
+	s.files = nil
 	if cap(s.buf) > keepBuffer || cap(s.takenBuf) > keepBuffer {
 		s.buf, s.takenBuf, s.frames, s.taken = nil, nil, nil, nil
 	}

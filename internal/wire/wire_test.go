@@ -72,7 +72,7 @@ func connect(t *testing.T) (*Conn, peer, *recorder, <-chan error) {
 	ours, theirs := socketpair(t)
 	t.Cleanup(func() { _ = theirs.Close() })
 	handler := &recorder{}
-	c := NewConn(ours, handler)
+	c := NewConn(ours, nil, handler)
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run() }()
 	t.Cleanup(c.Close)

@@ -10,8 +10,9 @@ from marshal import dumps
 from time import monotonic
 from typing import Any
 
-from . import importer, wire
+from . import extensions, importer, wire
 from .errors import StartError, describe
+from .files import Channel, channel
 from .headers import ByteHeaders
 from .lifespan import Lifespan
 from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
@@ -20,6 +21,7 @@ App = Callable[..., Any]
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
+START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
 _MAX_HELD = 64 << 10  # bytes
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -54,9 +56,10 @@ async def serve(
 
     Raises StartError, or what broke the connection.
     """
+    files = channel(settings["descriptors"])
     # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
     app = importer.load(settings["app"], "asgi")
-    server = Server(sock, decoder, app)
+    server = Server(sock, decoder, app, files)
     mode = settings["lifespan"]
     lifespan = Lifespan(app, server.log, required=mode == "on") if mode != "off" else None
     if lifespan is not None:
@@ -72,7 +75,8 @@ async def serve(
 class Server:
     """Serves one connection on the running event loop. Everything happens in the loop's thread."""
 
-    def __init__(self, sock: socket.socket, decoder: wire.Decoder, app: App) -> None:
+    def __init__(self, sock: socket.socket, decoder: wire.Decoder, app: App, channel: Channel | None) -> None:
+        self.channel = channel  # for the descriptors of files; None: they cannot be sent
         self.state: dict[str, Any] | None = None  # of the lifespan, copied into each scope
         self.headers = ByteHeaders()
         self.streams: dict[int, Request] = {}  # open, and still running
@@ -94,6 +98,8 @@ class Server:
     async def serve(self) -> None:
         """Returns when STOP has come and all requests are through, or when Caddy has gone."""
         self._sock.setblocking(False)
+        if self.channel is not None:
+            self.channel.setblocking(False)
         self.loop.add_reader(self._sock.fileno(), self._on_readable)
         # What came together with START.
         self.loop.call_soon(self._take_frames)
@@ -128,9 +134,7 @@ class Server:
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
         if self.starts:
-            starts, self.starts = self.starts, []
-            for request in starts:
-                request.send_start()
+            self._hold_starts()
         if self._unsent or not self._out:
             return
         parts, self._out = self._out, []
@@ -141,6 +145,16 @@ class Server:
             self._break(exc)
         if self._unsent:
             self.loop.add_writer(self._sock.fileno(), self._on_writable)
+
+    def _hold_starts(self) -> None:
+        alone = [request for request in self.starts if request.head is not None and not request.closed]
+        self.starts = []
+        if alone:
+            self.loop.call_later(START_HOLD, self._send_starts, alone)
+
+    def _send_starts(self, requests: list[Request]) -> None:
+        for request in requests:
+            request.send_start()
 
     def log(self, level: str, message: str, **fields: str | int | float | bool) -> None:
         """Adds an entry to Caddy's log."""
@@ -182,6 +196,9 @@ class Server:
         self._last = newest(self._last, number)
         if self.state is not None:
             scope["state"] = self.state.copy()
+        if self.channel is not None:
+            scope["extensions"]["http.response.pathsend"] = {}
+            scope["extensions"]["http.response.zerocopysend"] = {}
         request = Request(self, number, data, ended)
         # In a context of its own: a copy of this callback's, in which nothing is ever set.
         task = asyncio.Task(request.run(self._app, scope), loop=self.loop, **_EAGER)
@@ -273,23 +290,27 @@ class Request:
         "_body",
         "_event",
         "_first",
-        "_head",
-        "_server",
+        "_open",
         "_started",
-        "_stream",
         "closed",
         "credit",
         "gone",
+        "head",
+        "server",
+        "stream",
         "task",
+        "trailers",
     )
 
     def __init__(self, server: Server, stream: int, data: bytes, ended: bool) -> None:
-        self._server = server
-        self._stream = stream
+        self.server = server
+        self.stream = stream
         self._first: bytes | None = data  # the first part of the body; None: the last part has been received
         self._body: wire.Body | None = None if ended else wire.Body(data)
-        self._head: bytes | None = None  # of RESPONSE, until that is sent
+        self.head: bytes | None = None  # of RESPONSE, until that is sent
         self._started = False  # http.response.start has come
+        self._open = False  # the body may go on: http.response.start has come, and not the end of the body
+        self.trailers: list[tuple[bytes, bytes]] | None = None  # so far; None: none will come
         self._event: asyncio.Event | None = None  # pulsed when anything below or in _body changes
         self.credit = WINDOW  # bytes of data that may be sent
         self.gone = False  # the client or Caddy has gone
@@ -298,7 +319,7 @@ class Request:
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
         """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
-        self._server.flush_overdue()
+        self.server.flush_overdue()
         try:
             await app(scope, self.receive, self.send)
             if not self.closed:
@@ -306,7 +327,7 @@ class Request:
         except BaseException as exc:
             self._fail(exc)
         if self.task is not None:
-            self._server.through(self)
+            self.server.through(self)
 
     async def receive(self) -> dict[str, Any]:
         """ASGI receive(): http.request until the body has been received, then http.disconnect when it is over."""
@@ -320,7 +341,7 @@ class Request:
             while not self.gone and not self.closed:
                 size = body.grant()
                 if size:
-                    self._server.put(wire.credit(self._stream, size), b"", b"")
+                    self.server.put(wire.credit(self.stream, size), b"", b"")
                 data = body.take()
                 if data is not None or body.ended:
                     more = not body.finished
@@ -341,19 +362,19 @@ class Request:
             raise ClientGone("the client has gone")
         kind = message["type"]
         if kind == "http.response.body":
-            if not self._started:
-                raise RuntimeError("http.response.body was sent before http.response.start")
-            if self.closed:
-                raise RuntimeError("http.response.body was sent after the end of the response")
+            if not self._open or self.closed:
+                self.check_body(kind)
             data = message.get("body", b"")
             if type(data) is not bytes:
                 data = _to_bytes(data)
             end = not message.get("more_body", False)
+            if end and self.trailers is not None:
+                end = self.ends_body(end)
             size = len(data)
             if size > MAX_DATA or size > self.credit:
                 await self._send_parts(data, end)
             elif size or end:
-                self._send_data(data, end)
+                self.send_data(data, end)
         elif kind == "http.response.start":
             if self._started:
                 raise RuntimeError("http.response.start was sent twice")
@@ -362,14 +383,73 @@ class Request:
                 status = int(status)  # HTTPStatus
             if not 200 <= status <= 999:
                 raise ValueError(f"the status of a response is 200 or more, not {status}")
-            server = self._server
+            server = self.server
             headers = server.headers.check(message.get("headers", ()))
-            self._head = dumps((status, headers), wire.MARSHAL_VERSION)
-            self._started = True
+            self.head = dumps((status, headers), wire.MARSHAL_VERSION)
+            self._started = self._open = True
+            if message.get("trailers"):
+                self.trailers = []
             server.starts.append(self)
             server.flush_soon()
         else:
-            raise RuntimeError(f"unexpected message {kind!r}")
+            await extensions.send(self, kind, message)
+
+    # What extensions.py needs
+
+    @property
+    def begun(self) -> bool:
+        """Whether the head has been sent."""
+        return self._started and self.head is None
+
+    @property
+    def body_ended(self) -> bool:
+        """Whether the end of the body has come."""
+        return self._started and not self._open
+
+    def check_body(self, kind: str) -> None:
+        """Raises RuntimeError if this message, a part of the body, is out of order."""
+        if not self._started:
+            raise RuntimeError(f"{kind} was sent before http.response.start")
+        if not self._open or self.closed:
+            raise RuntimeError(f"{kind} was sent after the end of the response")
+
+    def ends_body(self, end: bool) -> bool:
+        """Notes whether the body ends with the message at hand. Returns whether the response ends with it too."""
+        if end and self.trailers is not None:
+            self._open = False
+            return False
+        return end
+
+    def check_open(self) -> None:
+        """Raises ClientGone or RuntimeError if nothing can be sent any more."""
+        if self.gone:
+            raise ClientGone("the client has gone")
+        if self.closed:
+            raise RuntimeError("the response has ended meanwhile")
+
+    async def reserve(self, size: int) -> None:
+        """Takes `size` bytes of credit, waiting for them. Raises ClientGone, or RuntimeError when the response ends."""
+        while self.credit < size:
+            await self._change()
+            self.check_open()
+        self.credit -= size
+
+    def take_head(self) -> bytes:
+        """Returns the head if it has not been sent, which it is now, or else nothing."""
+        head, self.head = self.head, None
+        return head or b""
+
+    def put(self, kind: int, head: bytes, data: bytes) -> None:
+        """Sends a frame whose credit has been taken."""
+        self.server.put(pack_header(len(head) + len(data), self.stream, len(head) << 8 | kind), head, data)
+
+    def end(self) -> None:
+        """The next frame closes the stream."""
+        self.closed = True
+        self.server.streams.pop(self.stream, None)
+        self.wake()
+
+    # All else
 
     def feed(self, data: bytes, ended: bool) -> None:
         """Takes one DATA frame. Raises ProtocolError."""
@@ -385,48 +465,40 @@ class Request:
 
     def send_start(self) -> None:
         """Sends the head alone if the body has not come so far."""
-        if self._head is not None and not self.closed:
-            self._send_data(b"", False)
+        if self.head is not None and not self.closed:
+            self.send_data(b"", False)
 
-    def _send_data(self, data: bytes, end: bool) -> None:
+    def send_data(self, data: bytes, end: bool) -> None:
         """Sends one frame: RESPONSE if the head has not been sent, else DATA."""
         size = len(data)
-        head = self._head
+        head = self.head
         if head is None:
             kind, head = wire.DATA, b""
         else:
             kind = wire.RESPONSE
-            self._head = None
+            self.head = None
         if end:
             kind |= END
-            self._end()
+            self.end()
         self.credit -= size
-        self._server.put(pack_header(len(head) + size, self._stream, len(head) << 8 | kind), head, data)
+        self.server.put(pack_header(len(head) + size, self.stream, len(head) << 8 | kind), head, data)
 
     async def _send_parts(self, data: bytes, end: bool) -> None:
         at, size = 0, len(data)
         while True:
             part = min(size - at, self.credit, MAX_DATA)
             if part:
-                self._send_data(data[at : at + part], end and at + part == size)
+                self.send_data(data[at : at + part], end and at + part == size)
                 at += part
             if at == size:
                 return
             while not self.credit:
                 await self._change()
-                if self.gone:
-                    raise ClientGone("the client has gone")
-                if self.closed:
-                    raise RuntimeError("http.response.body was sent after the end of the response")
-
-    def _end(self) -> None:
-        self.closed = True
-        self._server.streams.pop(self._stream, None)
-        self.wake()
+                self.check_open()
 
     def _close(self, kind: int, head: object) -> None:
-        self._end()
-        self._server.put(wire.frame(kind, self._stream, head), b"", b"")
+        self.end()
+        self.server.put(wire.frame(kind, self.stream, head), b"", b"")
 
     async def _change(self) -> None:
         """Returns when anything has changed."""
@@ -445,7 +517,7 @@ class Request:
             self._close(wire.ERROR, (message, trace))
         elif not (self.gone and expected):
             level = "debug" if self.gone else "error"
-            self._server.log(level, "app raised after its response", error=message, traceback=trace)
+            self.server.log(level, "app raised after its response", error=message, traceback=trace)
 
 
 def _to_bytes(data: object) -> bytes:

@@ -13,15 +13,21 @@ from typing import Any
 
 from .errors import describe
 
-HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
+
+# Those that decide how a message is read, which comes too late in a trailer (RFC 9110 section 6.5.1); Caddy refuses the
+# same ones.
+_NOT_TRAILERS = frozenset(
+    {"authorization", "cache-control", "content-encoding", "content-length", "content-range", "content-type", "expect"}
+    | {"host", "max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range", "realm", "trailer"}
+    | {"www-authenticate"}
 )
 
 _CACHE = 2048  # distinct headers remembered by one worker
 _CACHED_VALUE = 256  # longest value remembered
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_has_control = re.compile(r"[\r\n\0]").search
+has_control = re.compile(r"[\r\n\0]").search
 
 
 class TextHeaders:
@@ -65,7 +71,7 @@ class TextHeaders:
                 raise TypeError(f"the name and value of a response header are str: {name!r}: {value!r}")
             name, value = str.__str__(name), str.__str__(value)  # a subclass of str cannot be marshalled
             check_pair(name, value)
-            if (lower := name.lower()) in HOP_BY_HOP:
+            if (lower := name.lower()) in HOP_BY_HOP or lower == "trailer":  # WSGI has no trailers to announce
                 continue
             size = content_length(value) if lower == "content-length" else None
             length = length if size is None else size
@@ -123,12 +129,19 @@ def check_pair(name: str, value: str) -> None:
     """Raises ValueError if this is no header that can be sent."""
     if not _is_token(name):
         raise ValueError(f"illegal name of a response header: {name!r}")
-    if _has_control(value):
+    if has_control(value):
         raise ValueError(f"illegal value of the response header {name}: {value!r} has a CR, LF or NUL")
     try:
         value.encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ValueError(f"illegal value of the response header {name}: {describe(exc)[0]}") from None
+
+
+def check_trailer(name: bytes) -> None:
+    """Raises ValueError if a header, its name in lower case, must not come as a trailer."""
+    text = name.decode("latin-1")
+    if text in _NOT_TRAILERS or text.startswith("if-"):
+        raise ValueError(f"{text} cannot be a trailer")
 
 
 def content_length(value: str) -> int:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from . import wire
+from .files import Channel, Part
 from .wire import END, MAX_DATA, WINDOW, pack_header
 
 
@@ -93,6 +94,19 @@ class Stream:
         self._close()
         prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
         self.scheduler.put(self, prefix, head, data)
+
+    def send_file(self, channel: Channel, head: bytes, part: Part) -> None:
+        """Sends FILE, with RESPONSE's head if that has not been sent, and closes the stream.
+
+        Raises ClientGone, or OSError when the descriptor cannot be sent; nothing has been sent then.
+        """
+        if self.gone:
+            raise ClientGone("the client has gone")
+        channel.send(self.id, part.descriptor)
+        self._close()
+        data = part.data()
+        prefix = pack_header(len(head) + len(data), self.id, len(head) << 8 | wire.FILE | END)
+        self.scheduler.put(self, prefix, head, data, True)
 
     def close(self, frame: bytes) -> None:
         """Sends a closing frame without data: ERROR or RESET."""

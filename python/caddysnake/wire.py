@@ -23,6 +23,9 @@ READY = 9
 FAILED = 10
 STOP = 11
 LOG = 12
+TRAILERS = 17
+HINT = 18
+FILE = 19
 
 STOP_GRACE = 5.0  # seconds that requests have after STOP; then shutdown goes on without them
 

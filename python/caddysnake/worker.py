@@ -61,11 +61,12 @@ def _tell(sock: socket.socket, frame: bytes) -> None:
 def _serve_wsgi(
     sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
 ) -> None:
-    from . import importer, wsgi
+    from . import files, importer, wsgi
 
+    channel = files.channel(settings["descriptors"])
     app = importer.load(settings["app"], "wsgi")
     ready()
-    wsgi.serve(sock, decoder, app, settings)
+    wsgi.serve(sock, decoder, app, settings, channel)
 
 
 def _serve_asgi(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from marshal import dumps
 from typing import Any
 
-from . import threads, wire
+from . import files, threads, wire
 from .errors import describe
 from .headers import TextHeaders
 from .stream import ClientGone, Scheduler, Stream
@@ -19,9 +20,14 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _BODYLESS = (204, 304)  # RFC 9110: such a response has no content; HEAD is the third case
 
 
-def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any]) -> None:
-    """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`."""
-    worker = Worker(app)
+def serve(
+    sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any], channel: files.Channel | None
+) -> None:
+    """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`.
+
+    Files leave by `channel`; without one they are read here.
+    """
+    worker = Worker(app, channel)
     if settings["runtime"] == "gevent":
         from . import greenlets  # imports gevent, which need not be there
 
@@ -33,10 +39,11 @@ def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[s
 class Worker:
     """What all requests of one worker share."""
 
-    __slots__ = ("app", "errors", "headers", "statuses")
+    __slots__ = ("app", "channel", "errors", "headers", "statuses")
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, channel: files.Channel | None) -> None:
         self.app = app
+        self.channel = channel
         self.errors = sys.stderr
         self.headers = TextHeaders()
         self.statuses: dict[str, int] = {}  # status lines seen, so that each is checked once
@@ -48,8 +55,11 @@ class Worker:
 
 
 class FileWrapper:
-    """`wsgi.file_wrapper`: iterates over a file in blocks of `block_size` bytes (PEP 3333, "Optional Platform-Specific
-    File Handling")."""
+    """`wsgi.file_wrapper` (PEP 3333, "Optional Platform-Specific File Handling").
+
+    A real file that the app returns in it goes out from Caddy, from its position on. Anything else, and whatever
+    iterates over this, reads the file in blocks of `block_size` bytes.
+    """
 
     def __init__(self, file: Any, block_size: int = wire.MAX_DATA) -> None:
         self.file = file
@@ -154,13 +164,57 @@ class Request(Stream):
 
     def _iterate(self, result: Iterable[bytes]) -> None:
         try:
-            for block in result:
-                self._send_block(block, False)
+            if type(result) is not FileWrapper or not self._send_file(result.file):
+                for block in result:
+                    self._send_block(block, False)
             self._finish()
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def _send_file(self, file: Any) -> bool:
+        """Has Caddy send the rest of a real file. Returns False if it is to be read here."""
+        channel, real = self._worker.channel, files.real_file(file)
+        if channel is None or real is None or not self._status or self.closed:
+            return False
+        if real.writable():
+            real.flush()
+        try:
+            size = files.size_of(real.fileno())
+        except ValueError:  # a pipe, a device
+            return False
+        offset = real.tell()
+        count = max(0, size - offset)
+        wanted = self._left if self._started and self._length is not None else self._length
+        if not size or (wanted is not None and wanted > count):  # files of /proc say that they are empty
+            return False
+        if not self._started and wanted is None and self._status not in _BODYLESS:
+            self._headers.append(("Content-Length", str(count)))
+            self._length = count
+        if not self._started and self._is_bodyless():
+            self._start(b"", True)
+            return True
+        count = count if wanted is None else wanted
+        return not count or self._hand_over(channel, real.fileno(), offset, count)
+
+    def _hand_over(self, channel: files.Channel, theirs: int, offset: int, count: int) -> bool:
+        try:
+            descriptor, shared = files.reopen(theirs)
+        except OSError:
+            return False
+        try:
+            head = b"" if self._started else self._head()
+            self.send_file(channel, head, files.Part(descriptor, offset, count, shared))
+        except ClientGone:
+            raise
+        except OSError:  # too many descriptors are under way
+            return False
+        finally:
+            os.close(descriptor)
+        self._started = True
+        self._left = 0
+        return True
 
     def _send_block(self, block: bytes, last: bool) -> None:
         """Sends a block; `last` if it is known that no other one follows."""
@@ -193,12 +247,14 @@ class Request(Stream):
 
     def _start(self, block: bytes, end: bool) -> None:
         self._started = True
+        self.send(self._head(), block, end)
+
+    def _head(self) -> bytes:
         try:
-            head = dumps((self._status, self._headers), wire.MARSHAL_VERSION)
+            return dumps((self._status, self._headers), wire.MARSHAL_VERSION)
         except ValueError:  # a subclass of str, equal to a header that has been checked
             headers = [(str.__str__(name), str.__str__(value)) for name, value in self._headers]
-            head = dumps((self._status, headers), wire.MARSHAL_VERSION)
-        self.send(head, block, end)
+            return dumps((self._status, headers), wire.MARSHAL_VERSION)
 
     def _finish(self) -> None:
         """Ends the response when the app has given all of it."""

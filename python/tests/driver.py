@@ -73,6 +73,7 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "threads": 4,
         "lifespan": "off",
         "working_dir": str(APPS),
+        "descriptors": 0,
     }
     return {**defaults, **changes}
 

@@ -257,7 +257,7 @@ def test_an_app_that_returns_too_early_is_an_error(worker: Worker, query: str, s
     [
         ("body_first", "RuntimeError: http.response.body was sent before http.response.start"),
         ("two_starts", "RuntimeError: http.response.start was sent twice"),
-        ("unknown", "RuntimeError: unexpected message 'http.response.trailers'"),
+        ("unknown", "RuntimeError: unexpected message 'http.response.push'"),
         ("str", "TypeError: the body of http.response.body is bytes, not str"),
         ("status", "ValueError: the status of a response is 200 or more, not 101"),
         ("bad_status", "ValueError: "),

@@ -31,6 +31,9 @@ SITE = """
     }
 """
 
+# What test_extensions.py and test_files.py are about.
+EXTENSIONS = ["http.response.early_hint", "http.response.pathsend", "http.response.zerocopysend"]
+
 # More than the kernel's buffers hold between the app and a client that does not read, far less than an app can make.
 HELD_BACK = 16 << 20
 
@@ -96,7 +99,7 @@ def test_scope_has_every_key_with_its_type(plain: Server) -> None:
         "headers": [(b"host", f"127.0.0.1:{port}".encode()), (b"x-some-name", b"v")],
         "client": ("127.0.0.1", client_port),
         "server": ("127.0.0.1", port),
-        "extensions": {},
+        "extensions": {name: {} for name in EXTENSIONS},
         "state": shown["state"],
     }
 

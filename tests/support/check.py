@@ -84,7 +84,14 @@ class Servers:
         return server
 
     def __call__(
-        self, site: str, options: str = "", *, tls: bool = False, warm_up: str | None = None, **env: str
+        self,
+        site: str,
+        options: str = "",
+        *,
+        tls: bool = False,
+        client_auth: str = "",
+        warm_up: str | None = None,
+        **env: str,
     ) -> Server:
         """A server that is ready.
 
@@ -92,12 +99,13 @@ class Servers:
             site: the inside of its site block; see Server.start.
             options: further global options.
             tls: serve the site over TLS and HTTP/2.
+            client_auth: the inside of the tls directive's client_auth.
             warm_up: a path to get before the first test, so that what an app opens once for ever is open; servers
                 that tests share need one.
             env: further environment variables of Caddy.
         """
         server = self.new(**env)
-        server.start(site, options, tls=tls)
+        server.start(site, options, tls=tls, client_auth=client_auth)
         if warm_up is not None:
             self.warm_up(server, warm_up)
         return server

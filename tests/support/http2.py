@@ -15,19 +15,27 @@ from h2.errors import ErrorCodes
 
 from support.server import Server
 
+Fields = list[tuple[bytes, bytes]]
+
 
 @dataclass
 class Stream:
     """What has come on one stream.
 
     Attributes:
+        hints: the headers of each informational response.
         status: of the response, or None as long as there is none.
+        headers: of the response.
+        trailers: the headers behind the body.
         body: as far as it has come.
         ended: whether the response is complete.
         reset: the error code with which the server gave the stream or the connection up, or None.
     """
 
+    hints: list[Fields] = field(default_factory=list)
     status: int | None = None
+    headers: Fields = field(default_factory=list)
+    trailers: Fields = field(default_factory=list)
     body: bytearray = field(default_factory=bytearray)
     ended: bool = False
     reset: int | None = None
@@ -100,6 +108,11 @@ class Connection:
         for event in self._h2.receive_data(data):
             if isinstance(event, h2.events.ResponseReceived):
                 self.streams[event.stream_id].status = int(dict(event.headers)[b":status"])
+                self.streams[event.stream_id].headers = event.headers
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                self.streams[event.stream_id].hints.append(event.headers)
+            elif isinstance(event, h2.events.TrailersReceived):
+                self.streams[event.stream_id].trailers = event.headers
             elif isinstance(event, h2.events.DataReceived):
                 self.streams[event.stream_id].body += event.data
                 self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

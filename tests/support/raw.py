@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -26,12 +26,14 @@ class Response:
         headers: its header lines in their order, names in lower case.
         body: what came of its body, without the chunked coding.
         complete: whether that is all of it; if not, the connection was cut.
+        trailers: what came behind a chunked body, like headers.
     """
 
     status: int
     headers: list[tuple[bytes, bytes]]
     body: bytes
     complete: bool
+    trailers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def json(self) -> Any:
         """The body, which is JSON."""
@@ -53,6 +55,7 @@ class Connection:
     def __init__(self, server: Server, **options: str | int) -> None:
         self.socket: socket.socket = server.connect(**options)  # type: ignore[arg-type]
         self._reader = self.socket.makefile("rb")
+        self._trailers: list[tuple[bytes, bytes]] = []
 
     def __enter__(self) -> Connection:
         return self
@@ -93,6 +96,7 @@ class Connection:
             if response.values(b"transfer-encoding") == [b"chunked"]:
                 for chunk in self.chunks():
                     response.body += chunk
+                response.trailers = self._trailers
             elif length := response.values(b"content-length"):
                 response.body = self._reader.read(int(length[0]))
                 response.complete = len(response.body) == int(length[0])
@@ -112,11 +116,19 @@ class Connection:
         """Read a status line and headers; Closed if there are none."""
         version, status = self._line().split(b" ")[:2]
         assert version in (b"HTTP/1.1", b"HTTP/1.0"), version
-        headers = []
-        while line := self._line():
-            name, _, value = line.partition(b":")
-            headers.append((name.lower(), value.strip(b" \t")))
-        return int(status), headers
+        return int(status), self._fields()
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes of a body that is not chunked, or what comes before the end of the connection."""
+        return self._reader.read(size)
+
+    def skip(self, size: int) -> int:
+        """Read so many bytes, or what comes before the end of the connection, and say how many these were."""
+        buffer = memoryview(bytearray(1 << 20))
+        left = size
+        while left and (count := self._reader.readinto(buffer[: min(left, len(buffer))])):
+            left -= count
+        return size - left
 
     def chunks(self) -> Iterator[bytes]:
         """Read the chunks of a chunked body as they come, up to the last; Closed if it does not come."""
@@ -126,7 +138,14 @@ class Connection:
                 raise Closed
             yield chunk
             self._line()
-        self._line()
+        self._trailers = self._fields()
+
+    def _fields(self) -> list[tuple[bytes, bytes]]:
+        fields = []
+        while line := self._line():
+            name, _, value = line.partition(b":")
+            fields.append((name.lower(), value.strip(b" \t")))
+        return fields
 
     def _line(self) -> bytes:
         try:

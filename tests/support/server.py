@@ -28,7 +28,8 @@ class Server:
     """One `caddy` process with what belongs to it.
 
     Attributes:
-        url: where the site answers, "http://127.0.0.1:PORT" or "https://127.0.0.1:PORT".
+        url: where the site answers, "http://127.0.0.1:PORT" or "https://127.0.0.1:PORT"; with client_auth it is at
+            localhost, because Caddy finds out by a client's SNI that it is to ask for a certificate.
         tls: whether the site is served over TLS, and HTTP/2.
         log: what Caddy wrote to standard error, parsed.
         folder: a folder of this server alone; `folder / "tmp"` is TMPDIR of Caddy and its workers.
@@ -52,21 +53,24 @@ class Server:
         self.log.path.touch()
         self.process: subprocess.Popen[bytes] | None = None
         self._client: httpx.Client | None = None
+        self._client_auth = ""
 
     # Start and stop.
 
-    def start(self, site: str, options: str = "", *, tls: bool = False) -> None:
+    def start(self, site: str, options: str = "", *, tls: bool = False, client_auth: str = "") -> None:
         """Run `caddy run` with this site and wait until the configuration is in force: all workers are ready.
 
         Args:
             site: the inside of the site block.
             options: further global options.
             tls: serve the site over TLS and HTTP/2, with a certificate of Caddy's own authority, which clients trust.
+            client_auth: the inside of the tls directive's client_auth.
 
         Raises:
             AssertionError: Caddy ended instead; the message carries its log.
         """
         self.tls = tls
+        self._client_auth = client_auth
         self.write_caddyfile(site, options)
         self.launch("run", "--config", str(self.caddyfile))
         # The admin API listens before the apps do, and holds back its answer until the configuration is loaded.
@@ -129,7 +133,8 @@ class Server:
         """Write the Caddyfile of this server."""
         auto_https, address, tls = "off", f"http://:{self.port.number}", ""
         if self.tls:
-            auto_https, address, tls = "disable_redirects\nskip_install_trust", self.url, "tls internal\n"
+            auto_https, address, tls = "disable_redirects\nskip_install_trust", self.url, "tls internal"
+            tls += f" {{\nclient_auth {{\n{self._client_auth}\n}}\n}}\n" if self._client_auth else "\n"
         self.caddyfile.write_text(
             f"{{\nadmin 127.0.0.1:{self.admin.number}\npersist_config off\nauto_https {auto_https}\n{options}\n}}\n"
             f"{self.worker.caddyfile()}"
@@ -193,11 +198,21 @@ class Server:
     @property
     def url(self) -> str:
         """Where the site answers."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port.number}"
+        return f"{'https' if self.tls else 'http'}://{self._host}:{self.port.number}"
 
     def trust(self) -> ssl.SSLContext:
         """A TLS context that trusts this server's certificate."""
-        return ssl.create_default_context(cafile=self.folder / "home/data/caddy/pki/authorities/local/root.crt")
+        return ssl.create_default_context(cafile=self.root_certificate)
+
+    @property
+    def root_certificate(self) -> Path:
+        """That of Caddy's own authority."""
+        return self.folder / "home/data/caddy/pki/authorities/local/root.crt"
+
+    @property
+    def certificates(self) -> Path:
+        """The folder with those that Caddy's own authority has issued, each in a folder named after its host."""
+        return self.folder / "home/data/caddy/certificates/local"
 
     @property
     def client(self) -> httpx.Client:
@@ -249,8 +264,12 @@ class Server:
         if self.tls:
             context = self.trust()
             context.set_alpn_protocols(["h2" if http2 else "http/1.1"])
-            return context.wrap_socket(connection, server_hostname="127.0.0.1")
+            return context.wrap_socket(connection, server_hostname=self._host)
         return connection
+
+    @property
+    def _host(self) -> str:
+        return "localhost" if self._client_auth else "127.0.0.1"
 
     def _has_certificate(self) -> bool:
         try:

@@ -292,7 +292,7 @@ async def view_wrong(scope: Scope, receive: Receive, send: Send) -> None:
         "body_first": [body(b"x")],
         "two_starts": [start(), start()],
         "after_end": [start(), body(b"x"), body(b"y")],
-        "unknown": [{"type": "http.response.trailers"}],
+        "unknown": [{"type": "http.response.push"}],
         "str": [start(), body("text")],
         "status": [start(status=101)],
         "bad_status": [{"type": "http.response.start", "status": "two hundred"}],
