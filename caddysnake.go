@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
@@ -27,11 +26,12 @@ func init() {
 type Handler struct {
 	Config
 
-	app    *App
-	pool   *poolRef
-	encode encoder
-	mount  string // the root path, or rootPathAuto
-	logger *zap.Logger
+	app       *App
+	pool      *poolRef
+	encode    encoder
+	mount     string     // the root path, or rootPathAuto
+	stripping *stripping // for rootPathAuto; nil if the handler is not in a server
+	logger    *zap.Logger
 }
 
 // CaddyModule implements caddy.Module.
@@ -64,7 +64,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.app = module.(*App)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
-		h.app.watch(server)
+		if h.stripping, err = h.app.watch(server); err != nil {
+			return err
+		}
 	}
 	h.pool = h.app.register(s)
 	return nil
@@ -77,6 +79,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return caddyhttp.Error(statusClientClosed, err) // nothing else ends the waiting
 	}
 	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
+	if h.mount == rootPathAuto && e.request.rootPath != "" && h.stripping != nil && !h.stripping.explains(e.request.rootPath) {
+		e.request.rootPath = ""
+	}
 	return e.run(h.encode)
 }
 
@@ -84,10 +89,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 // are new and lets go of them when the config goes. It has no settings of its own.
 type App struct {
 	logger  *zap.Logger
-	over    <-chan struct{}     // closed when all apps of the config have been stopped
-	servers []*caddyhttp.Server // that have a handler of this app's
-	refs    []*poolRef          // one for each different settings; complete when Provision of all handlers is over
-	started chan struct{}       // closed when every pool is ready
+	over    <-chan struct{}                  // closed when all apps of the config have been stopped
+	servers map[*caddyhttp.Server]*stripping // that have a handler of this app's
+	refs    []*poolRef                       // one for each different settings; complete when Provision of all handlers is over
+	started chan struct{}                    // closed when every pool is ready
 }
 
 // poolRef is one app's place in a config: its settings, and its pool once that has started.
@@ -113,6 +118,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.over = ctx.Done()
+	a.servers = map[*caddyhttp.Server]*stripping{}
 	a.started = make(chan struct{})
 	return nil
 }
@@ -129,17 +135,23 @@ func (a *App) register(s settings) *poolRef {
 	return ref
 }
 
-// watch notes that a server passes requests to the app.
-func (a *App) watch(server *caddyhttp.Server) {
-	if slices.Contains(a.servers, server) {
-		return
+// watch notes that a server passes requests to the app, and returns what the server strips from paths. Handlers are
+// provisioned one after another; the first one still finds all that are to come in the server's configuration.
+func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
+	if known := a.servers[server]; known != nil {
+		return known, nil
 	}
-	a.servers = append(a.servers, server)
+	s, err := newStripping(server)
+	if err != nil {
+		return nil, err
+	}
+	a.servers[server] = s
 	server.RegisterOnShutdown(func() {
 		if caddy.Exiting() {
 			drainAll()
 		}
 	})
+	return s, nil
 }
 
 // Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if

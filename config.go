@@ -71,7 +71,8 @@ type Config struct {
 	// Default: 30s; -1: for ever.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 
-	// SCRIPT_NAME and root_path. Default "auto": what other handlers removed from the front of the original path.
+	// SCRIPT_NAME and root_path. Default "auto": what other handlers stripped from the front of the original path; a
+	// rewrite to another path strips nothing.
 	// "/" says that the app is at the root whatever was removed.
 	RootPath string `json:"root_path,omitempty"`
 }

@@ -3,7 +3,6 @@ package caddysnake
 import (
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -59,21 +58,6 @@ func (r *request) setPaths(rootPath string) {
 	if ok && original.URL != nil && original.URL.Path != r.path {
 		r.rootPath = removedPrefix(original.URL, r.path)
 	}
-}
-
-// removedPrefix returns what Caddy has stripped from the front of original to leave path, or "" if it did something else.
-// It cleans a path before it strips, and what it leaves of the prefix alone is "/".
-func removedPrefix(original *url.URL, path string) string {
-	cleaned, err := url.PathUnescape(caddyhttp.CleanPath(original.EscapedPath(), true))
-	prefix, found := strings.CutSuffix(cleaned, path)
-	if path == "/" {
-		prefix, found = strings.TrimSuffix(cleaned, "/"), true
-	}
-	// URLs are made of it: "//host" would lead elsewhere.
-	if err != nil || !found || prefix == "" || caddyhttp.CleanPath(prefix, true) != prefix {
-		return ""
-	}
-	return prefix
 }
 
 // setClient takes the client's address from Caddy, which has looked at trusted_proxies.

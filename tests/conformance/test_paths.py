@@ -38,6 +38,10 @@ SITE = f"""
         rewrite * /fixed
         {AUTO}
     }}
+    handle /front/* {{
+        rewrite * /
+        {AUTO}
+    }}
     handle_path /two/levels/* {{
         {AUTO}
     }}
@@ -127,7 +131,10 @@ def see(server: Server, target: str) -> Seen:
         ("/api/a%2F%2Fb", "/api", "/a//b"),
         ("/start", "/start", "/"),
         ("/start/x", "/start", "/x"),
-        ("//host.example/fixed", "/host.example", "/fixed"),  # never the beginning of a URL that leads elsewhere
+        ("//host.example/fixed", "", "/fixed"),
+        ("/x/fixed", "", "/fixed"),  # it looks like a prefix that was stripped, but nobody strips it
+        ("/front/any/thing", "", "/"),
+        ("/front/", "", "/"),
         ("/%2Fhost.example/fixed", "", "/fixed"),
         ("/x/%2e%2e/fixed", "", "/fixed"),
         ("/two/levels/down", "/two/levels", "/down"),
