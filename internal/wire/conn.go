@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -38,8 +39,11 @@ var ErrReset = errors.New("the stream was reset")
 type Handler interface {
 	// Control gets the frames of stream 0. The frame is valid until Control returns.
 	Control(f Frame) error
-	// Closed is called once for each stream that the worker has closed; declined: it never began it.
-	Closed(declined bool)
+	// Accepted is called when a stream has become a WebSocket.
+	Accepted()
+	// Closed is called once for each stream that the worker has closed; declined: it never began it; accepted: it had
+	// become a WebSocket.
+	Closed(declined, accepted bool)
 }
 
 // Socket is what a Conn reads and writes. One goroutine reads, one writes, any may close it or set the deadline.
@@ -82,13 +86,16 @@ type Conn struct {
 	err      error  // why no new stream can be opened
 	cause    error  // what Run returns; set before ended is closed
 	ended    chan struct{}
+
+	listening atomic.Int32  // streams that listen: nobody waits for their frames
+	listened  chan struct{} // holds a token when a stream begins to listen
 }
 
 // NewConn makes a Conn that owns rw and files, which is nil if the worker cannot send descriptors.
 func NewConn(rw Socket, files FileSource, handler Handler) *Conn {
 	c := &Conn{
 		rw: rw, handler: handler, streams: map[uint32]*Stream{}, buf: make([]byte, readBuffer),
-		lead: make(chan struct{}, 1), ended: make(chan struct{}),
+		lead: make(chan struct{}, 1), ended: make(chan struct{}), listened: make(chan struct{}, 1),
 	}
 	c.files.source = files
 	c.lead <- struct{}{}
@@ -99,7 +106,7 @@ func NewConn(rw Socket, files FileSource, handler Handler) *Conn {
 	return c
 }
 
-// Run reads what comes while no request waits for a frame. It returns when the connection has ended, and why; nil means
+// Run reads what comes while no request waits for a frame, and whenever a stream listens. It returns when the connection has ended, and why; nil means
 // that the worker closed it. Every open stream has failed by then.
 func (c *Conn) Run() error {
 	timer := time.NewTimer(0)
@@ -109,11 +116,20 @@ func (c *Conn) Run() error {
 		case <-c.ended:
 			return c.cause
 		case <-timer.C:
+		case <-c.listened:
+		}
+		if c.listening.Load() > 0 {
+			select {
+			case <-c.lead:
+			case <-c.ended:
+				return c.cause
+			}
+			c.follow(context.Background(), func(busy bool) bool { return busy && c.listening.Load() == 0 })
 		}
 		select {
 		case <-c.lead:
 			// Once there are requests again, it is for them to read.
-			c.follow(context.Background(), func(busy bool) bool { return busy })
+			c.follow(context.Background(), func(busy bool) bool { return busy || c.listening.Load() > 0 })
 		default:
 		}
 		timer.Reset(watchInterval)
@@ -335,7 +351,7 @@ func (c *Conn) dispatch(f Frame) error {
 		return fmt.Errorf("%w: type %d for stream %d, which is not open (the newest is %d)", ErrProtocol, f.Type, f.Stream, last)
 	}
 	switch f.Type {
-	case Response, Data, Error, Decline, Reset, Trailers, Hint, File:
+	case Response, Data, Error, Decline, Reset, Trailers, Hint, File, Text, Binary, Close:
 		if f.Type == File {
 			var err error
 			if f.File, err = c.files.take(f.Stream, c.isOpen); err != nil {
@@ -345,6 +361,11 @@ func (c *Conn) dispatch(f Frame) error {
 		if err := s.deliver(f); err != nil {
 			return err
 		}
+	case Accept:
+		if err := s.deliver(f); err != nil {
+			return err
+		}
+		c.handler.Accepted()
 	case Credit:
 		if len(f.Data) != 4 {
 			return fmt.Errorf("%w: credit of %d bytes", ErrProtocol, len(f.Data))
@@ -355,8 +376,9 @@ func (c *Conn) dispatch(f Frame) error {
 	}
 	if closing {
 		c.files.drop(f.Stream)
+		accepted := s.isAccepted()
 		s.release()
-		c.handler.Closed(f.Type == Decline)
+		c.handler.Closed(f.Type == Decline, accepted)
 	}
 	return nil
 }
@@ -372,7 +394,7 @@ func (f Frame) closes() bool {
 	switch f.Type {
 	case Response, Data, File:
 		return f.End
-	case Error, Decline, Reset, Trailers:
+	case Error, Decline, Reset, Trailers, Close:
 		return true
 	default:
 		return false

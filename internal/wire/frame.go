@@ -27,6 +27,10 @@ const (
 	Failed   Type = 10
 	Stop     Type = 11
 	Log      Type = 12
+	Accept   Type = 13
+	Text     Type = 14
+	Binary   Type = 15
+	Close    Type = 16
 	Trailers Type = 17
 	Hint     Type = 18
 	File     Type = 19
@@ -69,6 +73,8 @@ func (f *Frame) begins() bool { return f.Type == Response || f.Type == File && l
 // cost is how much credit f takes.
 func (f *Frame) cost() int {
 	switch {
+	case f.isMessage():
+		return len(f.Data) + MessageCost
 	case f.Type != File:
 		return len(f.Data)
 	case f.End:
@@ -129,7 +135,7 @@ func Parse(b []byte) (f Frame, size, need int, err error) {
 		return Frame{}, 0, 0, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrProtocol, length, MaxFrame)
 	case head > length:
 		return Frame{}, 0, 0, fmt.Errorf("%w: a head of %d bytes in %d", ErrProtocol, head, length)
-	case t < Request || t > Log && t < Trailers || t > File:
+	case t < Request || t > File:
 		return Frame{}, 0, 0, fmt.Errorf("%w: unknown type %d", ErrProtocol, t)
 	}
 	need = HeaderSize + int(length)

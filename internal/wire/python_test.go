@@ -19,7 +19,6 @@ from caddysnake import wire
 
 wire.loads = bytes
 print(wire.HEADER_SIZE, wire.MAX_FRAME, wire.MAX_DATA, wire.WINDOW)
-kinds = {*range(wire.REQUEST, wire.LOG + 1), *range(wire.TRAILERS, wire.FILE + 1)}
 read = sys.stdin.buffer.read
 while size := read(4):
     data = read(struct.unpack("<I", size)[0])
@@ -32,7 +31,7 @@ while size := read(4):
             decoder.fill(len(part))
             while (frame := decoder.next()) is not None:
                 kind, stream, head, body = frame
-                if kind & 0x7F not in kinds:
+                if not wire.REQUEST <= kind & 0x7F <= wire.FILE:
                     raise wire.ProtocolError
                 shown += f"{kind & 0x7F} {kind >> 7} {stream} {(head or b'').hex()} {body.hex()};"
     except wire.ProtocolError:

@@ -24,7 +24,9 @@ type Stream struct {
 	credit   int        // how many bytes of the body may be sent
 	began    bool       // the worker has sent RESPONSE
 	closed   bool       // the worker has closed the stream, or the connection has ended
-	resetted bool       // Reset was called: what arrives is dropped
+	accepted bool       // the worker has sent ACCEPT
+	listener func()     // called when Next has something to return; nil: Recv is waited for instead
+	resetted bool       // Reset or SendClose was called: what arrives is dropped
 	err      error      // why the connection has ended
 
 	arrived  chan struct{} // holds a token when Recv has something to look at
@@ -62,8 +64,8 @@ func newStream(c *Conn) *Stream {
 	return s
 }
 
-// Recv returns the next frame: RESPONSE, DATA, ERROR, DECLINE, RESET, TRAILERS, HINT or FILE, whose descriptor is then the
-// caller's to close. Frames of data that came together are joined, so one may carry up to Window bytes. Its bytes stay
+// Recv returns the next frame: ACCEPT, RESPONSE, DATA, CLOSE, ERROR, DECLINE, RESET, TRAILERS, HINT or FILE, whose
+// descriptor is then the caller's to close. Frames of data that came together are joined, so one may carry up to Window bytes. Its bytes stay
 // valid until the next call. It fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
 func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	for s.next == len(s.taken) {
@@ -229,6 +231,9 @@ func (s *Stream) deliver(f Frame) error {
 		return err
 	}
 	s.began = s.began || f.begins()
+	if f.Type == Accept {
+		s.accepted, s.credit = true, Window
+	}
 	s.window -= f.cost()
 	s.closed = s.closed || f.closes()
 	closed := s.closed
@@ -241,8 +246,13 @@ func (s *Stream) deliver(f Frame) error {
 	} else {
 		closeFile(f.File)
 	}
+	listener := s.listener
 	s.mu.Unlock()
-	notify(s.arrived)
+	if listener != nil {
+		listener()
+	} else {
+		notify(s.arrived)
+	}
 	if closed {
 		notify(s.credited)
 	}
@@ -252,13 +262,15 @@ func (s *Stream) deliver(f Frame) error {
 // check holds a frame against what has come before, so that what is stored stays bounded. It is called with mu held.
 func (s *Stream) check(f Frame) error {
 	switch {
-	case f.cost() > s.window:
+	case f.isMessage():
+		return s.checkMessage(f)
+	case f.cost() > max(s.window, 0): // a message may have overdrawn it
 		return fmt.Errorf("%w: %d bytes on stream %d with credit for %d", ErrProtocol, f.cost(), f.Stream, s.window)
-	case f.begins() && s.began:
+	case (f.begins() || f.Type == Accept) && (s.began || s.accepted):
 		return fmt.Errorf("%w: a second response on stream %d", ErrProtocol, f.Stream)
 	case (f.Type == Data || f.Type == Trailers || f.Type == File && !f.begins()) && !s.began:
 		return fmt.Errorf("%w: type %d before the response on stream %d", ErrProtocol, f.Type, f.Stream)
-	case f.Type == Hint && s.began:
+	case f.Type == Hint && (s.began || s.accepted):
 		return fmt.Errorf("%w: a hint after the response on stream %d", ErrProtocol, f.Stream)
 	case (f.Type == Data && !f.End || f.Type == Hint) && len(f.Data) == 0:
 		return fmt.Errorf("%w: an empty frame of type %d on stream %d", ErrProtocol, f.Type, f.Stream)
@@ -284,7 +296,11 @@ func (s *Stream) fail(err error) {
 	s.mu.Lock()
 	s.closed = true
 	s.err = err
+	listener := s.listener
 	s.mu.Unlock()
+	if listener != nil {
+		listener()
+	}
 	notify(s.arrived)
 	notify(s.credited)
 }
@@ -316,6 +332,7 @@ func (s *Stream) discard() {
 	s.conn, s.id = nil, 0
 	s.frames, s.buf, s.taken, s.takenBuf = s.frames[:0], s.buf[:0], s.taken[:0], s.takenBuf[:0]
 	s.window, s.credit, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, nil
+	s.accepted, s.listener = false, nil
 	s.next, s.offset, s.consumed = 0, 0, 0
 	streamPool.Put(s)
 }

@@ -26,7 +26,9 @@ func (r *recorder) Control(f Frame) error {
 	return nil
 }
 
-func (r *recorder) Closed(bool) {
+func (r *recorder) Accepted() {}
+
+func (r *recorder) Closed(bool, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed++
