@@ -9,7 +9,7 @@ import (
 // interfaceASGI is what settings.Interface is for an ASGI app.
 const interfaceASGI = "asgi"
 
-// The versions that the scope names: ASGI 3.0, HTTP message format 2.5.
+// The versions that the scope names: ASGI 3.0, HTTP and WebSocket message format 2.5.
 const (
 	asgiVersion = "3.0"
 	httpVersion = "2.5"
@@ -20,13 +20,44 @@ const (
 func appendScope(b []byte, req *request, _ *settings) []byte {
 	b = marshal.AppendDict(b)
 	b = appendText(b, "type", "http")
+	b = appendText(b, "method", req.Method)
+	b = appendText(b, "scheme", req.scheme)
+	b = appendConnection(b, req)
+	b = appendExtensions(marshal.AppendKey(b, "extensions"), req)
+	return marshal.AppendDictEnd(b)
+}
+
+// appendWebSocketScope appends the ASGI scope of a handshake ("WebSocket Connection Scope"), all but state.
+func appendWebSocketScope(b []byte, req *request, _ *settings) []byte {
+	b = marshal.AppendDict(b)
+	b = appendText(b, "type", "websocket")
+	scheme := "ws"
+	if req.scheme == "https" {
+		scheme = "wss"
+	}
+	b = appendText(b, "scheme", scheme)
+	b = appendConnection(b, req)
+	names := subprotocols(req.Request)
+	b = marshal.AppendList(marshal.AppendKey(b, "subprotocols"), len(names))
+	for _, name := range names {
+		b = marshal.AppendString(b, name)
+	}
+	b = marshal.AppendDict(marshal.AppendKey(b, "extensions"))
+	b = appendEmpty(b, "websocket.http.response")
+	if req.TLS != nil {
+		b = appendTLS(marshal.AppendKey(b, "tls"), req.TLS)
+	}
+	b = marshal.AppendDictEnd(b)
+	return marshal.AppendDictEnd(b)
+}
+
+// appendConnection appends what all scopes have.
+func appendConnection(b []byte, req *request) []byte {
 	b = marshal.AppendDict(marshal.AppendKey(b, "asgi"))
 	b = appendText(b, "version", asgiVersion)
 	b = appendText(b, "spec_version", httpVersion)
 	b = marshal.AppendDictEnd(b)
 	b = appendText(b, "http_version", scopeHTTPVersion(req))
-	b = appendText(b, "method", req.Method)
-	b = appendText(b, "scheme", req.scheme)
 	b = appendText(b, "root_path", req.rootPath)
 	b = appendText(b, "path", req.rootPath+req.path)
 	b = marshal.AppendBytes(marshal.AppendKey(b, "raw_path"), rawPath(req))
@@ -34,12 +65,10 @@ func appendScope(b []byte, req *request, _ *settings) []byte {
 	b = appendHeaderPairs(marshal.AppendKey(b, "headers"), req)
 	b = appendAddress(marshal.AppendKey(b, "client"), req.clientIP, req.clientPort)
 	name, port := req.server()
-	b = appendAddress(marshal.AppendKey(b, "server"), name, port)
-	b = appendExtensions(marshal.AppendKey(b, "extensions"), req)
-	return marshal.AppendDictEnd(b)
+	return appendAddress(marshal.AppendKey(b, "server"), name, port)
 }
 
-// appendExtensions appends the extensions that depend on the client (ASGI, "Extensions"). The worker adds those that send
+// appendExtensions appends a request's extensions that depend on the client (ASGI, "Extensions"). The worker adds those that send
 // descriptors.
 func appendExtensions(b []byte, req *request) []byte {
 	b = marshal.AppendDict(b)

@@ -67,6 +67,7 @@ type subdirective struct {
 	args       string // as in the documentation, one word for each argument
 	repeatable bool
 	set        func(c *Config, args []string) error
+	block      map[string]subdirective // what stands between braces; set is called before
 }
 
 var subdirectives = map[string]subdirective{
@@ -85,6 +86,7 @@ var subdirectives = map[string]subdirective{
 	"drain_timeout":   timeout("drain_timeout", func(c *Config) *caddy.Duration { return &c.DrainTimeout }),
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
+	"websocket":       {set: setWebSocket, block: webSocketSubdirectives},
 }
 
 // text is a setting whose argument is taken as it is; validate checks it.
@@ -136,6 +138,11 @@ func setEnvVar(c *Config, args []string) error {
 	return nil
 }
 
+func setWebSocket(c *Config, _ []string) error {
+	c.WebSocket = new(WebSocketConfig)
+	return nil
+}
+
 func setEnvFile(c *Config, args []string) error {
 	c.EnvFiles = append(c.EnvFiles, args[0])
 	return nil
@@ -161,6 +168,12 @@ func setEnvFile(c *Config, args []string) error {
 //	    start_timeout   <duration>|-1|forever
 //	    drain_timeout   <duration>|-1|forever
 //	    root_path       <path>|auto
+//	    websocket {
+//	        ping_interval <duration>|off
+//	        ping_timeout  <duration>|off
+//	        max_size      <size>
+//	        compression   on|off
+//	    }
 //	}
 //
 // The first form runs a WSGI app in one worker. A matcher that is a path without a wildcard, /api, stands for /api and
@@ -178,7 +191,7 @@ func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if len(app) == 1 {
 			return d.Errf("%q and a block do not go together; write module_wsgi %s in the block", app[0], app[0])
 		}
-		if err := c.unmarshalSubdirective(d, given); err != nil {
+		if err := c.unmarshalSubdirective(d, subdirectives, "", given); err != nil {
 			return err
 		}
 	}
@@ -195,13 +208,16 @@ func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func (c *Config) unmarshalSubdirective(d *caddyfile.Dispenser, given map[string]caddyfile.Token) error {
+// unmarshalSubdirective reads one setting. within is the block that it stands in, with a space behind it.
+func (c *Config) unmarshalSubdirective(
+	d *caddyfile.Dispenser, among map[string]subdirective, within string, given map[string]caddyfile.Token,
+) error {
 	token := d.Token()
-	name := token.Text
-	known, ok := subdirectives[name]
+	name := within + token.Text
+	known, ok := among[token.Text]
 	if !ok {
-		names := strings.Join(slices.Sorted(maps.Keys(subdirectives)), ", ")
-		return d.Errf("%q is not a setting of python; known are %s", name, names)
+		names := strings.Join(slices.Sorted(maps.Keys(among)), ", ")
+		return d.Errf("%q is not a setting of python%s; known are %s", token.Text, strings.TrimRight(" "+within, " "), names)
 	}
 	if first, ok := given[name]; ok && !known.repeatable {
 		return d.Errf("%s is given twice, first in line %d; keep one", name, first.Line)
@@ -209,15 +225,30 @@ func (c *Config) unmarshalSubdirective(d *caddyfile.Dispenser, given map[string]
 	given[name] = token
 	args := d.RemainingArgs()
 	if len(args) != len(strings.Fields(known.args)) {
-		return d.Errf("%s has %d arguments; write %s %s", name, len(args), name, known.args)
+		return d.Errf("%s has %d arguments; write %s", name, len(args), known.usage(name))
 	}
-	if args[0] == "" {
-		return d.Errf("%s is empty; write %s %s, or remove it", name, name, known.args)
+	if len(args) > 0 && args[0] == "" {
+		return d.Errf("%s is empty; write %s, or remove it", name, known.usage(name))
 	}
 	if err := known.set(c, args); err != nil {
 		return d.WrapErr(err)
 	}
+	if known.block != nil {
+		for nesting := d.Nesting(); d.NextBlock(nesting); {
+			if err := c.unmarshalSubdirective(d, known.block, name+" ", given); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
+}
+
+// usage is how to write the setting.
+func (s subdirective) usage(name string) string {
+	if s.block != nil {
+		return name + " { ... }"
+	}
+	return name + " " + s.args
 }
 
 // errorAt adds to err the file and line of token.

@@ -133,7 +133,7 @@ func matches(t *testing.T, adapted, path string) bool {
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
 	const known = "drain_timeout, env_file, env_var, lifespan, module_asgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
-		"threads, venv, workers, workers_runtime, working_dir"
+		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
 		{"nothing", "python", "no app to run; give module_wsgi module:variable or module_asgi module:variable, at Caddyfile:2"},
@@ -188,6 +188,24 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"env_var twice", "python {\nmodule_wsgi a:b\nenv_var A 1\nenv_var A 2\n}", "env_var: A is given twice; keep one, at Caddyfile:5"},
 		{"refused env_var", "python {\nmodule_wsgi a:b\nenv_var LD_PRELOAD x\nenv_var B 2\n}",
 			"env_var: LD_PRELOAD is refused, as is every name that begins with CADDYSNAKE_, LD_ or DYLD_; remove it, or set it for Caddy itself, at Caddyfile:4"},
+		{"websocket under WSGI", "python {\nmodule_wsgi a:b\nwebsocket {\n}\n}",
+			"websocket: a WSGI app takes no WebSockets; remove it, at Caddyfile:4"},
+		{"websocket with an argument", "python {\nmodule_asgi a:b\nwebsocket on\n}",
+			"websocket has 1 arguments; write websocket { ... }, at Caddyfile:4"},
+		{"unknown websocket setting", "python {\nmodule_asgi a:b\nwebsocket {\nping 1s\n}\n}",
+			`"ping" is not a setting of python websocket; known are compression, max_size, ping_interval, ping_timeout, at Caddyfile:5`},
+		{"websocket setting twice", "python {\nmodule_asgi a:b\nwebsocket {\ncompression on\ncompression on\n}\n}",
+			"websocket compression is given twice, first in line 5; keep one, at Caddyfile:6"},
+		{"no ping_interval", "python {\nmodule_asgi a:b\nwebsocket {\nping_interval 0\n}\n}",
+			`websocket ping_interval: "0" is not possible; give a duration such as 20s, or off, at Caddyfile:5`},
+		{"ping_timeout without unit", "python {\nmodule_asgi a:b\nwebsocket {\nping_timeout 20\n}\n}",
+			`websocket ping_timeout: "20" is not possible; give a duration such as 20s, or off, at Caddyfile:5`},
+		{"no max_size", "python {\nmodule_asgi a:b\nwebsocket {\nmax_size\n}\n}",
+			"websocket max_size has 0 arguments; write websocket max_size SIZE, at Caddyfile:5"},
+		{"unknown max_size", "python {\nmodule_asgi a:b\nwebsocket {\nmax_size large\n}\n}",
+			`websocket max_size: "large" is not possible; give a size such as 64KiB or 16MiB, at Caddyfile:5`},
+		{"unknown compression", "python {\nmodule_asgi a:b\nwebsocket {\nping_interval off\ncompression gzip\n}\n}",
+			`websocket compression: "gzip" is unknown; use on or off, at Caddyfile:6`},
 		{"env_var that is no name", "python {\nmodule_wsgi a:b\nenv_var A=1 2\n}",
 			`env_var: "A=1" is not the name of a variable; use letters, digits and _, with no digit first, at Caddyfile:4`},
 	}
@@ -219,6 +237,7 @@ func FuzzCaddyfile(f *testing.F) {
 	for _, seed := range []string{
 		"python main:app", "python {\nmodule_asgi a:b\nworkers 2\nenv_var A \"\"\n}", "python {\nmodule_wsgi a:b {\n}\n}",
 		"python {\nmodule_wsgi a:b\nstart_timeout 1d\nroot_path /\nenv_file {env.X}\n}", "python a b {", "python {\n}\n}",
+		"python {\nmodule_asgi a:b\nwebsocket {\nping_interval off\nmax_size 1MiB\ncompression on\n}\n}",
 	} {
 		f.Add(seed)
 	}

@@ -32,6 +32,8 @@ type Handler struct {
 	mount     string     // the root path, or rootPathAuto
 	stripping *stripping // for rootPathAuto; nil if the handler is not in a server
 	logger    *zap.Logger
+
+	webSockets *webSocketSettings // nil for an interface that has none
 }
 
 // CaddyModule implements caddy.Module.
@@ -53,6 +55,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.encode = appendEnviron
 	if s.Interface == interfaceASGI {
 		h.encode = appendScope
+		webSockets := h.Config.webSockets()
+		h.webSockets = &webSockets
 	}
 	h.mount = rootPathAuto
 	if path, auto := h.rootPath(); !auto {
@@ -81,6 +85,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
 	if h.mount == rootPathAuto && e.request.rootPath != "" && h.stripping != nil && !h.stripping.explains(e.request.rootPath) {
 		e.request.rootPath = ""
+	}
+	if h.webSockets != nil && asksForWebSocket(r) {
+		if err := checkHandshake(w, r); err != nil {
+			return err
+		}
+		e.webSockets = h.webSockets
+		return e.run(appendWebSocketScope)
 	}
 	return e.run(h.encode)
 }

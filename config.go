@@ -75,6 +75,9 @@ type Config struct {
 	// rewrite to another path strips nothing.
 	// "/" says that the app is at the root whatever was removed.
 	RootPath string `json:"root_path,omitempty"`
+
+	// How Caddy looks after the app's WebSockets. ASGI only.
+	WebSocket *WebSocketConfig `json:"websocket,omitempty"`
 }
 
 // What a Config that leaves a setting out gets.
@@ -279,6 +282,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := c.validateRuntime(); err != nil {
+		return err
+	}
+	if err := c.validateWebSocket(); err != nil {
 		return err
 	}
 	if c.Workers < 0 {

@@ -72,12 +72,13 @@ func (p *pool) stop(late time.Duration) {
 	})
 }
 
-// drain starts the drain timeout, unless it runs already. It ends with p.overdue.
+// drain starts the drain timeout, unless it runs already, and ends the WebSockets. It ends with p.overdue.
 func (p *pool) drain() {
 	p.draining.Do(func() {
 		if timeout := p.settings.DrainTimeout; timeout > 0 {
 			time.AfterFunc(timeout, func() { close(p.overdue) })
 		}
+		p.shutWebSockets()
 	})
 }
 
@@ -98,7 +99,8 @@ func (p *pool) expectNoMore() {
 
 // checkDrained closes the pool to further requests if none is expected and none is left. It is called with mu held.
 func (p *pool) checkDrained() {
-	if p.ending && !p.closed && p.open == 0 && p.waiting.Len() == 0 && len(p.lasting) == 0 {
+	busy := p.open > 0 || p.waiting.Len() > 0 || len(p.lasting) > 0 || p.sockets > 0 || len(p.webSockets) > 0
+	if p.ending && !p.closed && !busy {
 		p.closed = true
 		close(p.drained)
 	}
@@ -113,7 +115,7 @@ func (p *pool) cutOff() {
 	}
 	p.closed = true
 	p.logger.Warn("requests cut off at the end of the drain timeout",
-		zap.Int("requests", p.open+p.waiting.Len()), zap.Duration("drain_timeout", p.settings.DrainTimeout))
+		zap.Int("requests", p.open+p.sockets+p.waiting.Len()), zap.Duration("drain_timeout", p.settings.DrainTimeout))
 	for e := p.waiting.Front(); e != nil; e = e.Next() {
 		close(e.Value.(*waiter).place)
 	}

@@ -39,6 +39,8 @@ type exchange struct {
 	began   bool         // the response has begun
 	lasting bool         // it is enrolled in the pool
 	writeBy atomic.Int64 // when the client must have taken what is being written, in Unix nanoseconds; 0 while nothing is
+
+	webSockets *webSocketSettings // nil unless the request is a WebSocket's handshake
 }
 
 // frames recycles the buffers of REQUEST frames.
@@ -60,9 +62,12 @@ func (e *exchange) run(encode encoder) error {
 	frame := encode(wire.AppendHeader((*buffer)[:0]), &e.request, &e.pool.settings)
 	head := len(frame) - wire.HeaderSize
 	defer e.dismiss()
-	frame, whole, err := e.beginUpload(frame)
-	if err != nil {
-		return err
+	var whole bool
+	if e.webSockets == nil {
+		var err error
+		if frame, whole, err = e.beginUpload(frame); err != nil {
+			return err
+		}
 	}
 	*buffer = frame
 	defer e.endUpload()
@@ -83,6 +88,8 @@ func (e *exchange) run(encode encoder) error {
 		err = e.serve(ctx, w, stream)
 		switch {
 		case errors.Is(err, errDeclined):
+		case errors.Is(err, errAccepted):
+			return nil
 		case errors.Is(err, wire.ErrClosed) && !e.began:
 			if replayed || !e.replayable() {
 				return caddyhttp.Error(http.StatusBadGateway, fmt.Errorf("%w: %w", errWorkerGone, err))
@@ -103,6 +110,9 @@ func (e *exchange) serve(ctx context.Context, w *worker, stream *wire.Stream) er
 		e.upload.start(ctx, stream)
 	}
 	err := e.relay(ctx, w, stream)
+	if errors.Is(err, errAccepted) {
+		return err
+	}
 	declined := errors.Is(err, errDeclined)
 	if err != nil && !declined {
 		stream.Reset()
@@ -148,6 +158,10 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return errDeclined
 		case wire.Error:
 			return e.appError(w, f)
+		case wire.Accept:
+			return e.accept(w, stream, f)
+		case wire.Close:
+			return caddyhttp.Error(http.StatusForbidden, errRejected)
 		default:
 			return caddyhttp.Error(http.StatusBadGateway, errIncomplete)
 		}
@@ -273,31 +287,49 @@ func (e *exchange) broken(ctx context.Context, err error) error {
 
 // appError reports what the app raised.
 func (e *exchange) appError(w *worker, f wire.Frame) error {
-	message, traceback, err := decodeFailure(f.Head)
-	if err != nil {
-		message = err.Error()
-	}
-	if message == "" {
-		message = errIncomplete.Error()
-	}
+	message, traceback := decodeAppError(f.Head)
 	e.logAppError(w, message, traceback)
 	return caddyhttp.Error(http.StatusInternalServerError, errors.New(message))
 }
 
-func (e *exchange) logAppError(w *worker, message, traceback string) {
+// decodeAppError reads the head of an ERROR.
+func decodeAppError(head []byte) (message, traceback string) {
+	message, traceback, err := decodeFailure(head)
+	switch {
+	case err != nil:
+		return err.Error(), ""
+	case message == "":
+		return errIncomplete.Error(), ""
+	default:
+		return message, traceback
+	}
+}
+
+// origin is what the log says of the request that an app's error belongs to.
+type origin struct{ requestID, method, path string }
+
+func (e *exchange) origin() origin {
 	r := e.request.Request
+	return origin{requestID: requestID(r), method: r.Method, path: r.URL.Path}
+}
+
+func (e *exchange) logAppError(w *worker, message, traceback string) {
+	logAppError(e.logger, w, e.origin(), message, traceback)
+}
+
+func logAppError(logger *zap.Logger, w *worker, from origin, message, traceback string) {
 	fields := []zap.Field{
-		zap.String("app", e.pool.settings.App),
+		zap.String("app", w.pool.settings.App),
 		zap.Int("worker", w.id),
-		zap.String("request_id", requestID(r)),
-		zap.String("method", r.Method),
-		zap.String("path", r.URL.Path),
+		zap.String("request_id", from.requestID),
+		zap.String("method", from.method),
+		zap.String("path", from.path),
 		zap.String("error", message),
 	}
 	if traceback != "" {
 		fields = append(fields, zap.String("traceback", traceback))
 	}
-	e.logger.Error("python app raised an error", fields...)
+	logger.Error("python app raised an error", fields...)
 }
 
 // refusal turns a queue's answer into the client's.

@@ -49,10 +49,14 @@ type pool struct {
 	turn      int                    // where the search for the least loaded one begins, so that equals take turns
 	waiting   list.List              // of *waiter, in order of arrival
 	open      int                    // requests that hold a place on a worker
+	sockets   int                    // streams on a worker that have become WebSockets
 	traceback string                 // of the last worker that failed to start; "" once one has started
 	ending    bool                   // nobody will bring further requests, but those that are here may go on
 	closed    bool                   // no further request gets a place
 	lasting   map[*exchange]struct{} // requests that wait for their clients, see clients.go
+
+	webSockets map[*webSocket]struct{} // those whose clients are still there
+	restarting bool                    // WebSockets are closed as soon as they are accepted
 
 	inUse    atomic.Bool // a config that holds the pool has started
 	draining sync.Once
@@ -69,7 +73,10 @@ type waiter struct {
 // newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
 // gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then.
 func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
-	p := &pool{settings: s, launch: launch, logger: logger, lasting: map[*exchange]struct{}{}, overdue: make(chan struct{}), drained: make(chan struct{})}
+	p := &pool{
+		settings: s, launch: launch, logger: logger, lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
+		overdue: make(chan struct{}), drained: make(chan struct{}),
+	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	began := time.Now()
 	first := make(chan error, s.Workers)
@@ -211,10 +218,12 @@ func (p *pool) remove(w *worker) {
 		}
 	}
 	p.open -= w.open
+	p.sockets -= w.sockets
 	p.checkDrained()
 }
 
-// pick returns the worker with the fewest open requests among those that have room, or nil. It is called with mu held.
+// pick returns the worker with the fewest open requests, then the fewest WebSockets, among those that have room, or nil. It
+// is called with mu held.
 func (p *pool) pick() *worker {
 	var best *worker
 	n := len(p.workers)
@@ -224,7 +233,7 @@ func (p *pool) pick() *worker {
 	p.turn++
 	for i := range n {
 		w := p.workers[(p.turn+i)%n]
-		if w.open < w.window() && (best == nil || w.open < best.open) {
+		if w.open < w.window() && (best == nil || best.busierThan(w)) {
 			best = w
 		}
 	}
@@ -256,5 +265,5 @@ func (p *pool) serveQueue() {
 func (p *pool) openRequests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.open
+	return p.open + p.sockets
 }

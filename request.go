@@ -114,7 +114,7 @@ func (r *request) server() (name string, port int) {
 // (CVE-2016-1000110); what says who a proxy's client was counts only from a trusted proxy.
 func (r *request) hidden(name string) bool {
 	switch name {
-	case "Proxy":
+	case "Proxy", ":protocol": // the latter is net/http's way to tell of an extended CONNECT
 		return true
 	case "Forwarded":
 		return !r.trusted

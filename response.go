@@ -21,11 +21,22 @@ func setHeaders(h http.Header, head []byte) (status int, err error) {
 		return 0, fmt.Errorf("a response head of %d parts", n)
 	}
 	status = r.Int()
+	if err := addHeaders(h, &r); err != nil {
+		return 0, err
+	}
+	if status < 200 || status > 999 {
+		return 0, fmt.Errorf("illegal status %d", status)
+	}
+	return status, nil
+}
+
+// addHeaders reads the headers that end a head, and puts them beside those in h.
+func addHeaders(h http.Header, r *marshal.Reader) error {
 	count := r.Sequence()
 	values := make([]string, 0, count)
 	for range count {
 		if n := r.Sequence(); n != 2 && r.Err() == nil {
-			return 0, fmt.Errorf("a header of %d parts", n)
+			return fmt.Errorf("a header of %d parts", n)
 		}
 		rawName, _ := r.Text()
 		rawValue, isStr := r.Text()
@@ -34,21 +45,21 @@ func setHeaders(h http.Header, head []byte) (status int, err error) {
 		}
 		name, ok := headerName(rawName)
 		if !ok {
-			return 0, fmt.Errorf("illegal header name %q", rawName)
+			return fmt.Errorf("illegal header name %q", rawName)
 		}
 		if isStr && !fitsLatin1(rawValue) {
-			return 0, fmt.Errorf("header %s: a value outside latin-1", name)
+			return fmt.Errorf("header %s: a value outside latin-1", name)
 		}
 		value := headerValue(rawValue, isStr)
 		if !httpguts.ValidHeaderFieldValue(value) {
-			return 0, fmt.Errorf("header %s: illegal value %q", name, value)
+			return fmt.Errorf("header %s: illegal value %q", name, value)
 		}
 		switch {
 		case hopByHop(name):
 			continue
 		case name == "Content-Length":
 			if present := h.Get(name); present != "" && present != value {
-				return 0, errors.New("two content-lengths that differ")
+				return errors.New("two content-lengths that differ")
 			}
 			h[name] = []string{value}
 			continue
@@ -61,12 +72,9 @@ func setHeaders(h http.Header, head []byte) (status int, err error) {
 		h[name] = values[len(values)-1 : len(values) : len(values)]
 	}
 	if err := r.End(); err != nil {
-		return 0, fmt.Errorf("the response's head: %w", err)
+		return fmt.Errorf("the response's head: %w", err)
 	}
-	if status < 200 || status > 999 {
-		return 0, fmt.Errorf("illegal status %d", status)
-	}
-	return status, nil
+	return nil
 }
 
 // field is one trailer.

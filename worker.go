@@ -46,9 +46,15 @@ type worker struct {
 	logger *zap.Logger
 	ready  chan error // gets one value: nil when the app is ready, or why it could not start
 
-	open int  // requests that hold a place; guarded by pool.mu
-	gone bool // it has been removed from the pool; guarded by pool.mu
-	pace pace // guarded by pool.mu
+	open    int  // requests that hold a place; guarded by pool.mu
+	sockets int  // streams that have become WebSockets; guarded by pool.mu
+	gone    bool // it has been removed from the pool; guarded by pool.mu
+	pace    pace // guarded by pool.mu
+}
+
+// busierThan compares what is open. It is called with pool.mu held.
+func (w *worker) busierThan(other *worker) bool {
+	return w.open > other.open || w.open == other.open && w.sockets > other.sockets
 }
 
 // window is how many requests may be open on the worker. It is called with pool.mu held.
@@ -251,7 +257,16 @@ func (w *worker) setReady(err error) {
 }
 
 // Closed implements wire.Handler.
-func (w *worker) Closed(declined bool) { w.pool.release(w, declined) }
+func (w *worker) Closed(declined, accepted bool) {
+	if accepted {
+		w.pool.releaseSocket(w)
+		return
+	}
+	w.pool.release(w, declined)
+}
+
+// Accepted implements wire.Handler.
+func (w *worker) Accepted() { w.pool.accepted(w) }
 
 // log writes a LOG frame's entry.
 func (w *worker) log(head []byte) error {

@@ -8,16 +8,22 @@ import sys
 from collections.abc import Callable
 from marshal import dumps
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import extensions, importer, wire
-from .errors import StartError, describe
+from .errors import StartError
+from .exchange import ClientGone, Exchange
 from .files import Channel, channel
 from .headers import ByteHeaders
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, WINDOW, newest, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, newest, pack_header
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
 
 App = Callable[..., Any]
+
+_TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
@@ -25,10 +31,6 @@ START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body
 _MAX_HELD = 64 << 10  # bytes
 
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
-
-
-class ClientGone(OSError):
-    """The client has gone: nothing more can be sent to it (ASGI HTTP 2.4, "Disconnected Client")."""
 
 
 def new_loop(runtime: str) -> tuple[asyncio.AbstractEventLoop, str]:
@@ -79,10 +81,13 @@ class Server:
         self.channel = channel  # for the descriptors of files; None: they cannot be sent
         self.state: dict[str, Any] | None = None  # of the lifespan, copied into each scope
         self.headers = ByteHeaders()
-        self.streams: dict[int, Request] = {}  # open, and still running
-        self.running: set[Request] = set()  # those whose app has not returned
+        self.streams: dict[int, Exchange] = {}  # open, and still running
+        self.running: set[Exchange] = set()  # those whose app has not returned
         self.starts: list[Request] = []  # have a head that waits for the first part of the body
         self.loop = asyncio.get_running_loop()
+        from .websocket import WebSocket  # which needs this module
+
+        self._web_socket = WebSocket
         self._app = app
         self._sock = sock
         self._decoder = decoder
@@ -160,8 +165,8 @@ class Server:
         """Adds an entry to Caddy's log."""
         self.put(wire.log(level, message, **fields), b"", b"")
 
-    def through(self, request: Request) -> None:
-        """The app has returned from a request that did not end in its first step."""
+    def through(self, request: Exchange) -> None:
+        """The app has returned from a request or WebSocket that did not end in its first step."""
         self.running.discard(request)
         self._check_finished()
 
@@ -187,7 +192,7 @@ class Server:
                 if kind & ~END == wire.REQUEST:
                     begin(number, head, data, kind >= END)
                 else:
-                    self._on_frame(kind, number, data)
+                    self._on_frame(kind, number, head, data)
         except Exception as exc:
             self._break(exc)
         self._end_turn()
@@ -196,35 +201,44 @@ class Server:
         self._last = newest(self._last, number)
         if self.state is not None:
             scope["state"] = self.state.copy()
-        if self.channel is not None:
-            scope["extensions"]["http.response.pathsend"] = {}
-            scope["extensions"]["http.response.zerocopysend"] = {}
-        request = Request(self, number, data, ended)
+        request: Request | WebSocket
+        if not ended and scope["type"] == "websocket":
+            request = self._web_socket(self, number)
+        else:
+            if self.channel is not None:
+                scope["extensions"]["http.response.pathsend"] = {}
+                scope["extensions"]["http.response.zerocopysend"] = {}
+            request = Request(self, number, data, ended)
         # In a context of its own: a copy of this callback's, in which nothing is ever set.
         task = asyncio.Task(request.run(self._app, scope), loop=self.loop, **_EAGER)
         if not task.done():
             request.task = task
             self.running.add(request)
             if not request.closed:
-                self.streams[number] = request
+                self.streams.setdefault(number, request)  # a WebSocket may already be denied
 
-    def _on_frame(self, kind: int, number: int, data: bytes) -> None:
+    def _on_frame(self, kind: int, number: int, head: Any, data: bytes) -> None:
         if kind == wire.STOP:
             self._stopping = True
             self._check_finished()
             self.loop.call_later(wire.STOP_GRACE, self._give_up)
             return
-        if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
-            raise wire.ProtocolError(f"a frame of type {kind & ~END}")
+        bare = kind & ~END
+        if bare not in _TO_STREAMS:
+            raise wire.ProtocolError(f"a frame of type {bare}")
         request = self.streams.get(number)
         if request is None:
             if (number - self._last - 1) & 0xFFFFFFFF < 1 << 31:
                 raise wire.ProtocolError(f"a frame for stream {number}, which was never used")
             return  # late: it has been closed
-        if kind & ~END == wire.DATA:
+        if bare == wire.DATA:
             request.feed(data, kind >= END)
-        elif kind == wire.CREDIT:
+        elif bare == wire.TEXT or bare == wire.BINARY:
+            request.feed_message(bare, data, kind >= END)
+        elif bare == wire.CREDIT:
             request.credit += wire.credit_size(data)
+        elif bare == wire.CLOSE:
+            request.shut(*head)
         else:
             request.gone = True
         request.wake()
@@ -283,39 +297,19 @@ class Server:
         self._check_finished()
 
 
-class Request:
+class Request(Exchange):
     """One HTTP request: its `receive` and `send`, and what they share."""
 
-    __slots__ = (
-        "_body",
-        "_event",
-        "_first",
-        "_open",
-        "_started",
-        "closed",
-        "credit",
-        "gone",
-        "head",
-        "server",
-        "stream",
-        "task",
-        "trailers",
-    )
+    __slots__ = ("_body", "_first", "_open", "_started", "head", "trailers")
 
     def __init__(self, server: Server, stream: int, data: bytes, ended: bool) -> None:
-        self.server = server
-        self.stream = stream
+        super().__init__(server, stream)
         self._first: bytes | None = data  # the first part of the body; None: the last part has been received
         self._body: wire.Body | None = None if ended else wire.Body(data)
         self.head: bytes | None = None  # of RESPONSE, until that is sent
         self._started = False  # http.response.start has come
         self._open = False  # the body may go on: http.response.start has come, and not the end of the body
         self.trailers: list[tuple[bytes, bytes]] | None = None  # so far; None: none will come
-        self._event: asyncio.Event | None = None  # pulsed when anything below or in _body changes
-        self.credit = WINDOW  # bytes of data that may be sent
-        self.gone = False  # the client or Caddy has gone
-        self.closed = False  # the closing frame has been sent
-        self.task: asyncio.Task[None] | None = None
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
         """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
@@ -323,9 +317,9 @@ class Request:
         try:
             await app(scope, self.receive, self.send)
             if not self.closed:
-                self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
+                self.finish()
         except BaseException as exc:
-            self._fail(exc)
+            self.fail(exc)
         if self.task is not None:
             self.server.through(self)
 
@@ -443,12 +437,6 @@ class Request:
         """Sends a frame whose credit has been taken."""
         self.server.put(pack_header(len(head) + len(data), self.stream, len(head) << 8 | kind), head, data)
 
-    def end(self) -> None:
-        """The next frame closes the stream."""
-        self.closed = True
-        self.server.streams.pop(self.stream, None)
-        self.wake()
-
     # All else
 
     def feed(self, data: bytes, ended: bool) -> None:
@@ -456,12 +444,6 @@ class Request:
         if self._body is None:
             raise wire.ProtocolError("a body that goes on after its end")
         self._body.feed(data, ended)
-
-    def wake(self) -> None:
-        """Wakes all who wait for a change."""
-        if self._event is not None:
-            self._event.set()
-            self._event.clear()
 
     def send_start(self) -> None:
         """Sends the head alone if the body has not come so far."""
@@ -495,29 +477,6 @@ class Request:
             while not self.credit:
                 await self._change()
                 self.check_open()
-
-    def _close(self, kind: int, head: object) -> None:
-        self.end()
-        self.server.put(wire.frame(kind, self.stream, head), b"", b"")
-
-    async def _change(self) -> None:
-        """Returns when anything has changed."""
-        if self._event is None:
-            self._event = asyncio.Event()
-        await self._event.wait()
-
-    def _fail(self, exc: BaseException) -> None:
-        expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
-        if self.gone and not self.closed:
-            self._close(wire.RESET, None)
-            if expected:
-                return
-        message, trace = describe(exc)
-        if not self.closed:
-            self._close(wire.ERROR, (message, trace))
-        elif not (self.gone and expected):
-            level = "debug" if self.gone else "error"
-            self.server.log(level, "app raised after its response", error=message, traceback=trace)
 
 
 def _to_bytes(data: object) -> bytes:

@@ -87,10 +87,10 @@ class Connection:
         """Read the next response that is not informational; Closed if there is none."""
         while True:
             status, headers = self.head()
-            if status >= 200:
+            if status >= 200 or status == 101:
                 break
         response = Response(status, headers, b"", True)
-        if method == "HEAD" or status in (204, 304):
+        if method == "HEAD" or status in (101, 204, 304):
             return response
         try:
             if response.values(b"transfer-encoding") == [b"chunked"]:

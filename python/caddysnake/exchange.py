@@ -1,0 +1,101 @@
+"""What requests and WebSockets under ASGI have in common: a stream that the app answers and that ends once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from . import wire
+from .errors import describe
+from .wire import WINDOW
+
+if TYPE_CHECKING:
+    from .asgi import Server
+
+
+class ClientGone(OSError):
+    """The client has gone: nothing more can be sent to it (ASGI HTTP 2.4, "Disconnected Client")."""
+
+
+class Exchange:
+    """A stream on a server. Everything happens in the event loop's thread.
+
+    Attributes:
+        server: where it is.
+        stream: its number.
+        credit: how many bytes of data may be sent to Caddy.
+        gone: the client or Caddy has gone.
+        closed: the closing frame has been sent.
+        task: what runs the app, unless that ended in its first step.
+    """
+
+    __slots__ = ("_waiters", "closed", "credit", "gone", "server", "stream", "task")
+
+    def __init__(self, server: Server, stream: int) -> None:
+        self.server = server
+        self.stream = stream
+        self._waiters: list[asyncio.Future[None]] | None = None  # of those who wait for anything to change
+        self.credit = WINDOW
+        self.gone = False
+        self.closed = False
+        self.task: asyncio.Task[None] | None = None
+
+    def feed(self, data: bytes, ended: bool) -> None:
+        """Takes one DATA frame. Raises ProtocolError."""
+        raise wire.ProtocolError("DATA where none is due")
+
+    def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
+        """Takes one TEXT or BINARY frame. Raises ProtocolError."""
+        raise wire.ProtocolError("a message where none is due")
+
+    def shut(self, code: int, reason: str) -> None:
+        """Takes a CLOSE frame. Raises ProtocolError."""
+        raise wire.ProtocolError("CLOSE where none is due")
+
+    def finish(self) -> None:
+        """Closes the stream of an app that has returned too early."""
+        if not self.closed:
+            self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
+
+    def fail(self, exc: BaseException) -> None:
+        """Closes the stream of an app that has raised."""
+        expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
+        if self.gone and not self.closed:
+            self._close(wire.RESET, None)
+            if expected:
+                return
+        message, trace = describe(exc)
+        if not self.closed:
+            self._close(wire.ERROR, (message, trace))
+        elif not (self.gone and expected):
+            level = "debug" if self.gone else "error"
+            self.server.log(level, "app raised after its response", error=message, traceback=trace)
+
+    def end(self) -> None:
+        """The next frame closes the stream."""
+        self.closed = True
+        self.server.streams.pop(self.stream, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wakes all who wait for a change."""
+        if self._waiters:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _change(self) -> None:
+        """Returns when anything has changed."""
+        waiter = self.server.loop.create_future()
+        if self._waiters is None:
+            self._waiters = [waiter]
+        else:
+            # Who was cancelled is forgotten here: an app may poll.
+            self._waiters = [other for other in self._waiters if not other.done()]
+            self._waiters.append(waiter)
+        await waiter
+
+    def _close(self, kind: int, head: object) -> None:
+        self.end()
+        self.server.put(wire.frame(kind, self.stream, head), b"", b"")

@@ -1,0 +1,269 @@
+"""ASGI WebSockets (spec 3.0, WebSocket 2.5): from a REQUEST to a task that runs the app, from its messages to frames.
+
+Caddy speaks RFC 6455 with the client: handshake, pings, limits, compression. What comes here is valid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from . import wire
+from .asgi import Request
+from .exchange import ClientGone, Exchange
+from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, WINDOW, pack_header
+
+if TYPE_CHECKING:
+    from .asgi import App, Server
+
+NORMAL = 1000  # close codes: RFC 6455 section 7.4.1
+LOST = 1006
+BROKEN = 1011
+
+_RESERVED = frozenset({1004, 1005, 1006, 1015})  # codes that are never sent
+_DENIAL = "websocket.http.response."
+
+
+class WebSocket(Exchange):
+    """One WebSocket: its `receive` and `send`, and what they share. Most are idle."""
+
+    __slots__ = (
+        "_accepted",
+        "_allowed",
+        "_connected",
+        "_denial",
+        "_held",
+        "_last_words",
+        "_messages",
+        "_parts",
+        "_sending",
+        "_taken",
+        "_wanted",
+    )
+
+    def __init__(self, server: Server, stream: int) -> None:
+        super().__init__(server, stream)
+        self._connected = False  # websocket.connect has been received
+        self._accepted = False  # ACCEPT has been sent
+        self._denial: _Denial | None = None  # the response that rejects the handshake, once it has begun
+        self._messages: list[tuple[int, bytes, int]] = []  # whole ones: TEXT or BINARY, data, what of _taken it is
+        self._parts: list[bytes] = _NONE  # of a message that is not whole
+        self._held = 0  # what _parts will be of _taken
+        self._allowed = WINDOW  # what Caddy may still send, by the count of docs/internals.md
+        self._taken = 0  # what the app has taken and Caddy does not know of
+        self._wanted = False  # receive() waits for a message
+        self._sending = False  # a message goes out in parts: none may come between
+        self._last_words = (LOST, "")  # code and reason of websocket.disconnect
+
+    async def run(self, app: App, scope: dict[str, Any]) -> None:
+        """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
+        try:
+            await app(scope, self.receive, self.send)
+            (self._denial or self).finish()
+        except BaseException as exc:
+            (self._denial or self).fail(exc)
+        if self.task is not None:
+            self.server.through(self)
+
+    def finish(self) -> None:
+        """Closes the stream of an app that has returned: normally, if it has accepted and not closed."""
+        if self._accepted and not self.gone and not self.closed:
+            self._close(wire.CLOSE, (NORMAL, ""))
+        else:
+            super().finish()
+
+    async def receive(self) -> dict[str, Any]:
+        """ASGI receive(): websocket.connect, websocket.receive for each message, then websocket.disconnect."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        while not self._messages:
+            if self.gone or self.closed:
+                code, reason = self._last_words
+                return {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._take(self._held)
+            self._held = 0
+            self._wanted = True
+            await self._change()
+            self._wanted = False
+        kind, data, cost = self._messages.pop(0)
+        self._take(cost)
+        if kind == TEXT:
+            return {"type": "websocket.receive", "text": data.decode()}
+        return {"type": "websocket.receive", "bytes": data}
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """ASGI send(). Waits while the client is slow.
+
+        Raises ClientGone, RuntimeError for a message out of order, TypeError or ValueError for what cannot be sent.
+        """
+        if self.gone:
+            raise ClientGone("the client has gone")
+        kind = message["type"]
+        if kind == "websocket.send":
+            if not self._accepted:
+                raise RuntimeError("websocket.send was sent before websocket.accept")
+            self._check_open(kind)
+            frame, data = _content(message)
+            size = len(data)
+            if self._sending or size > self.credit or size > MAX_DATA or self.credit <= 0:
+                await self._send_parts(frame, data)
+            else:
+                self._put(frame | END, data)
+        elif kind == "websocket.accept":
+            self._accept(message)
+        elif kind == "websocket.close":
+            self._check_open(kind)
+            code, reason = _closing(message)
+            await self._wait_turn()
+            if self._accepted:
+                self._last_words = (code, reason)
+            self._close(wire.CLOSE, (code, reason))
+            self._messages.clear()
+        elif kind.startswith(_DENIAL):
+            await self._deny(message)
+        else:
+            raise RuntimeError(f"unexpected message {kind!r}")
+
+    def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
+        """Takes one TEXT or BINARY frame. Raises ProtocolError when there was no credit for it."""
+        if not 0 < self._allowed >= len(data):
+            raise wire.ProtocolError(f"a message of {len(data)} bytes with credit for {self._allowed}")
+        cost = len(data) + MESSAGE_COST
+        self._allowed -= cost
+        if ended and not self._parts:
+            self._messages.append((kind, data, cost))
+            return
+        if not self._parts:
+            self._parts = []
+        self._parts.append(data)
+        self._held += cost
+        if ended:
+            self._messages.append((kind, b"".join(self._parts), self._held))
+            self._parts, self._held = _NONE, 0
+        elif self._wanted and not self._messages:
+            self._take(self._held)  # it may be longer than credit reaches
+            self._held = 0
+
+    def shut(self, code: int, reason: str) -> None:
+        """Takes a CLOSE frame: the client's side is over."""
+        self.gone = True
+        self._last_words = (code, reason)
+
+    def _take(self, cost: int) -> None:
+        """Counts what the app has taken, and tells Caddy when it is much."""
+        self._taken += cost
+        if self._taken >= WINDOW // 2 and not self.gone and not self.closed:
+            self.server.put(wire.credit(self.stream, self._taken), b"", b"")
+            self._allowed += self._taken
+            self._taken = 0
+
+    def _check_open(self, kind: str) -> None:
+        if self.closed:
+            raise RuntimeError(f"{kind} was sent after the end of the websocket")
+        if self._denial is not None:
+            raise RuntimeError(f"{kind} was sent after websocket.http.response.start")
+
+    def _accept(self, message: dict[str, Any]) -> None:
+        self._check_open("websocket.accept")
+        if self._accepted:
+            raise RuntimeError("websocket.accept was sent twice")
+        subprotocol = message.get("subprotocol")
+        if not isinstance(subprotocol, str | None):
+            raise TypeError(f"the subprotocol of websocket.accept is a str, not {type(subprotocol).__name__}")
+        headers = self.server.headers.check(message.get("headers") or ())
+        for name, _ in headers:
+            if name.startswith(b"sec-websocket-"):
+                raise ValueError(f"the header {name.decode()} is the server's own")
+        self._accepted = True
+        self.server.put(wire.frame(wire.ACCEPT, self.stream, (str(subprotocol or ""), headers)), b"", b"")
+
+    async def _deny(self, message: dict[str, Any]) -> None:
+        """Rejects the handshake with a response ("Websocket Denial Response")."""
+        if self._denial is None:
+            self._check_open(message["type"])
+            if self._accepted:
+                raise RuntimeError(f"{message['type']} was sent after websocket.accept")
+            self._denial = _Denial(self, self.server, self.stream)
+            self.server.streams[self.stream] = self._denial
+        await self._denial.send(message | {"type": message["type"].removeprefix("websocket.")})
+
+    def _put(self, kind: int, data: bytes) -> None:
+        size = len(data)
+        self.credit -= size + MESSAGE_COST
+        self.server.put(pack_header(size, self.stream, kind), b"", data)
+
+    async def _send_parts(self, kind: int, data: bytes) -> None:
+        await self._wait_turn()
+        self._sending = True
+        at, size = 0, len(data)
+        try:
+            while True:
+                while self.credit <= 0:
+                    await self._change()
+                    self._check_sendable()
+                part = min(size - at, self.credit, MAX_DATA)
+                end = at + part == size
+                self._put(kind | END if end else kind, data[at : at + part])
+                if end:
+                    return
+                at += part
+        except asyncio.CancelledError:
+            if at and not self.gone and not self.closed:
+                # Half a message has gone out: nothing can follow it.
+                self._last_words = (BROKEN, "")
+                self._close(wire.CLOSE, self._last_words)
+            raise
+        finally:
+            self._sending = False
+            self.wake()
+
+    async def _wait_turn(self) -> None:
+        while self._sending:
+            await self._change()
+            self._check_sendable()
+
+    def _check_sendable(self) -> None:
+        if self.gone:
+            raise ClientGone("the client has gone")
+        self._check_open("websocket.send")
+
+
+class _Denial(Request):
+    """The response that rejects a handshake."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, socket: WebSocket, server: Server, stream: int) -> None:
+        super().__init__(server, stream, b"", True)
+        self._socket = socket
+
+    def wake(self) -> None:
+        """Wakes all who wait for a change, here or in the WebSocket's receive()."""
+        super().wake()
+        self._socket.gone, self._socket.closed = self.gone, self.closed
+        self._socket.wake()
+
+
+_NONE: list[bytes] = []  # stays empty
+
+
+def _content(message: dict[str, Any]) -> tuple[int, bytes]:
+    """Returns TEXT or BINARY, and the data. Raises TypeError, or ValueError for a str that UTF-8 cannot encode."""
+    data = message.get("bytes")
+    if data is None:
+        text = message.get("text")
+        if not isinstance(text, str):
+            raise TypeError(f"websocket.send has a text, a str, or bytes, not {type(text).__name__}")
+        return TEXT, text.encode()
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return BINARY, bytes(data)
+    raise TypeError(f"the bytes of websocket.send are bytes, not {type(data).__name__}")
+
+
+def _closing(message: dict[str, Any]) -> tuple[int, str]:
+    """Returns the code and reason of websocket.close. Raises ValueError for a code that may not be sent."""
+    code = int(message.get("code") or NORMAL)
+    if not 1000 <= code <= 4999 or code in _RESERVED:
+        raise ValueError(f"a WebSocket cannot be closed with code {code}")
+    return code, str(message.get("reason") or "")
