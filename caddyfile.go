@@ -73,6 +73,7 @@ type subdirective struct {
 var subdirectives = map[string]subdirective{
 	"module_wsgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleWSGI }),
 	"module_asgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleASGI }),
+	"module_esgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleESGI }),
 	"workers_runtime": text("process", func(c *Config) *string { return &c.WorkersRuntime }),
 	"runtime":         text("sync|gevent|native|uvloop", func(c *Config) *string { return &c.Runtime }),
 	"lifespan":        text("on|off|auto", func(c *Config) *string { return &c.Lifespan }),
@@ -155,6 +156,7 @@ func setEnvFile(c *Config, args []string) error {
 //	python [<matcher>] {
 //	    module_wsgi     <module:variable>
 //	    module_asgi     <module:variable>
+//	    module_esgi     <module:variable>
 //	    workers         <n>
 //	    workers_runtime process
 //	    runtime         sync|gevent|native|uvloop
@@ -177,8 +179,8 @@ func setEnvFile(c *Config, args []string) error {
 //	}
 //
 // The first form runs a WSGI app in one worker. A matcher that is a path without a wildcard, /api, stands for /api and
-// /api/*. Exactly one of module_wsgi and module_asgi is required; env_var and env_file may be repeated, the others may
-// not. What each setting means, and its default, is in Config.
+// /api/*. Exactly one of module_wsgi, module_asgi and module_esgi is required; env_var and env_file may be repeated, the
+// others may not. What each setting means, and its default, is in Config.
 func (c *Config) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	directive := d.Token()

@@ -132,12 +132,12 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "drain_timeout, env_file, env_var, lifespan, module_asgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+	const known = "drain_timeout, env_file, env_var, lifespan, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
-		{"nothing", "python", "no app to run; give module_wsgi module:variable or module_asgi module:variable, at Caddyfile:2"},
-		{"empty block", "python {\n}", "no app to run; give module_wsgi module:variable or module_asgi module:variable, at Caddyfile:2"},
+		{"nothing", "python", "no app to run; give module_wsgi module:variable, or module_asgi or module_esgi, at Caddyfile:2"},
+		{"empty block", "python {\n}", "no app to run; give module_wsgi module:variable, or module_asgi or module_esgi, at Caddyfile:2"},
 		{"not an app", "python main", `module_wsgi: "main"` + appForms + "2"},
 		{"a path that is no matcher", "python api/*", `module_wsgi: "api/*"` + appForms + "2"},
 		{"two apps in a line", "python main:app other:app",

@@ -1,5 +1,5 @@
-// Package caddysnake runs Python web apps inside Caddy: a handler turns each request into a WSGI environ or an ASGI scope
-// and gives it to a Python worker.
+// Package caddysnake runs Python web apps inside Caddy: a handler turns each request into a WSGI environ, or an ASGI or
+// ESGI scope, and gives it to a Python worker.
 package caddysnake
 
 import (
@@ -52,9 +52,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.encode = appendEnviron
+	h.encode = encoders[s.Interface]
 	if s.Interface == interfaceASGI {
-		h.encode = appendScope
 		webSockets := h.Config.webSockets()
 		h.webSockets = &webSockets
 	}

@@ -23,9 +23,9 @@ import (
 func init() {
 	caddycmd.RegisterCommand(caddycmd.Command{
 		Name:  "python-server",
-		Usage: "--server-type wsgi|asgi --app <module:variable>",
+		Usage: "--server-type wsgi|asgi|esgi --app <module:variable>",
 		Short: "Serves a Python app",
-		Long: `Serves a WSGI or ASGI app, and its static files, without a Caddyfile.
+		Long: `Serves a WSGI, ASGI or ESGI app, and its static files, without a Caddyfile.
 
 The app is "module:variable", where module is imported from --working-dir. The
 variable may also be an attribute, "module:object.app", or a function that makes
@@ -79,7 +79,7 @@ const defaultListen = ":9080"
 func (s *server) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&s.serverType, "server-type", "t", "", "kind of app, `wsgi|asgi` (required)")
+	flags.StringVarP(&s.serverType, "server-type", "t", "", "kind of app, `wsgi|asgi|esgi` (required)")
 	flags.StringVarP(&s.app, "app", "a", "", "app as `module:variable` (required)")
 	flags.StringVarP(&s.domain, "domain", "d", "", "`domain` to serve over HTTPS")
 	flags.StringVarP(&s.listen, "listen", "l", defaultListen, "`address` to listen on; with --domain the default is :443")
@@ -88,7 +88,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.python.WorkingDir, "working-dir", "", "`folder` that the app is in (default the current one)")
 	flags.StringVar(&s.python.VenvPath, "venv", "", "`folder` of the virtual environment whose interpreter runs the app")
 	flags.StringVar(&s.python.PythonPath, "python-path", "", "`interpreter` that runs the app, wins over --venv (default python3 on PATH)")
-	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync or gevent (default sync); ASGI: native or uvloop (default uvloop if it is installed)")
+	flags.StringVar(&s.python.Runtime, "runtime", "", "`runtime` of a worker; WSGI: sync or gevent (default sync); ASGI: native or uvloop (default uvloop if it is installed); ESGI: gevent")
 	flags.StringVar(&s.python.Lifespan, "lifespan", "", "ASGI lifespan protocol `on|off|auto` (default off)")
 	flags.StringVar(&s.startTimeout, "start-timeout", "120s", "`duration` that the start may take; forever or -1 for no limit")
 	flags.StringVar(&s.drainTimeout, "drain-timeout", "30s", "`duration` that requests may go on at the end; forever or -1 for no limit")
@@ -189,8 +189,10 @@ func (s *server) check() (err error) {
 		s.python.ModuleWSGI = s.app
 	case interfaceASGI:
 		s.python.ModuleASGI = s.app
+	case interfaceESGI:
+		s.python.ModuleESGI = s.app
 	default:
-		return wrong("server_type", "%q is unknown; use wsgi or asgi", s.serverType)
+		return wrong("server_type", "%q is unknown; use wsgi, asgi or esgi", s.serverType)
 	}
 	if s.python.StartTimeout, err = parseTimeout("start_timeout", s.startTimeout); err != nil {
 		return err

@@ -177,7 +177,7 @@ func TestServerFlagErrors(t *testing.T) {
 		{nil, required},
 		{[]string{"--app", "main:app"}, required},
 		{[]string{"--server-type", "wsgi"}, required},
-		{[]string{"--server-type", "cgi", "--app", "main:app"}, `--server-type: "cgi" is unknown; use wsgi or asgi`},
+		{[]string{"--server-type", "cgi", "--app", "main:app"}, `--server-type: "cgi" is unknown; use wsgi, asgi or esgi`},
 		{[]string{"--server-type", "asgi", "--app", "main"},
 			`--app: "main" is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()`},
 		{append(app, "--listen", "9080"), `--listen: "9080" has no port; write for example :9080`},

@@ -30,6 +30,9 @@ type Config struct {
 	// The ASGI app, in the same forms.
 	ModuleASGI string `json:"module_asgi,omitempty"`
 
+	// The ESGI app, in the same forms; experimental.
+	ModuleESGI string `json:"module_esgi,omitempty"`
+
 	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU.
 	Workers int `json:"workers,omitempty"`
 
@@ -38,6 +41,7 @@ type Config struct {
 
 	// How a worker runs requests. WSGI: "sync" (threads, the default) or "gevent" (a greenlet for each request). ASGI:
 	// "native" (asyncio) or "uvloop". The default for ASGI is uvloop where it is installed, else asyncio with a warning.
+	// ESGI: "gevent" (the default).
 	Runtime string `json:"runtime,omitempty"`
 
 	// WSGI threads in each worker, at least 1. Default: 8. Not with gevent.
@@ -87,8 +91,25 @@ const (
 	defaultDrainTimeout = 30 * time.Second
 )
 
-// runtimeGevent runs each request in a greenlet.
-const runtimeGevent = "gevent"
+// The runtimes that Caddy itself must know: threads, and a greenlet for each request.
+const (
+	runtimeSync   = "sync"
+	runtimeGevent = "gevent"
+)
+
+// runtimes are the values of runtime that each interface allows.
+var runtimes = map[string][]string{
+	interfaceWSGI: {runtimeSync, runtimeGevent},
+	interfaceASGI: {"native", "uvloop"},
+	interfaceESGI: {runtimeGevent},
+}
+
+// defaultRuntimes are what a Config that names none gets. "auto" is uvloop where it is installed.
+var defaultRuntimes = map[string]string{
+	interfaceWSGI: runtimeSync,
+	interfaceASGI: "auto",
+	interfaceESGI: runtimeGevent,
+}
 
 // forever is the timeout that never ends.
 const forever caddy.Duration = -1
@@ -96,7 +117,7 @@ const forever caddy.Duration = -1
 // settings is a Config resolved: everything that decides how Python runs, and nothing else. Two handlers with equal
 // settings share one pool.
 type settings struct {
-	Interface    string        // interfaceWSGI or interfaceASGI
+	Interface    string        // interfaceWSGI, interfaceASGI or interfaceESGI
 	App          string        // "module:variable"
 	Workers      int           // at least 1
 	Runtime      string        // "sync" or runtimeGevent; "native", "uvloop" or "auto"
@@ -107,6 +128,11 @@ type settings struct {
 	Env          []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
 	StartTimeout time.Duration // 0: for ever
 	DrainTimeout time.Duration // 0: for ever
+}
+
+// threaded says that each open request holds one of its worker's threads.
+func (s *settings) threaded() bool {
+	return s.Interface == interfaceWSGI && s.Runtime != runtimeGevent
 }
 
 // key tells settings apart in a caddy.UsagePool. It holds the values of environment variables: keep it out of logs.
@@ -155,8 +181,6 @@ func (c *Config) resolve() (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		Interface:    interfaceWSGI,
-		App:          c.ModuleWSGI,
 		Workers:      c.Workers,
 		Runtime:      c.Runtime,
 		Threads:      c.Threads,
@@ -170,22 +194,29 @@ func (c *Config) resolve() (settings, error) {
 	if s.Workers == 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
 	}
-	if c.ModuleASGI != "" {
-		s.Interface, s.App, s.Threads = interfaceASGI, c.ModuleASGI, 1
-		if s.Runtime == "" {
-			s.Runtime = "auto"
-		}
-		return s, nil
+	s.Interface, s.App = c.app()
+	if s.Runtime == "" {
+		s.Runtime = defaultRuntimes[s.Interface]
 	}
-	if s.Runtime == runtimeGevent {
+	switch {
+	case s.Runtime != runtimeSync:
 		s.Threads = 1
-		return s, nil
-	}
-	s.Runtime = "sync"
-	if s.Threads == 0 {
+	case s.Threads == 0:
 		s.Threads = defaultThreads
 	}
 	return s, nil
+}
+
+// app returns the interface and the app; of several, which is an error, the first.
+func (c *Config) app() (iface, app string) {
+	switch {
+	case c.ModuleWSGI != "":
+		return interfaceWSGI, c.ModuleWSGI
+	case c.ModuleASGI != "":
+		return interfaceASGI, c.ModuleASGI
+	default:
+		return interfaceESGI, c.ModuleESGI
+	}
 }
 
 // limit turns a timeout of a Config into one of settings, where 0 is for ever.
@@ -247,6 +278,7 @@ func (c *Config) replacePlaceholders() error {
 	}{
 		{"module_wsgi", &c.ModuleWSGI},
 		{"module_asgi", &c.ModuleASGI},
+		{"module_esgi", &c.ModuleESGI},
 		{"working_dir", &c.WorkingDir},
 		{"venv", &c.VenvPath},
 		{"python_path", &c.PythonPath},
@@ -308,17 +340,23 @@ func (c *Config) validate() error {
 }
 
 func (c *Config) validateApp() error {
-	setting, app := "module_wsgi", c.ModuleWSGI
-	switch {
-	case c.ModuleWSGI != "" && c.ModuleASGI != "":
-		return wrong("module_asgi", "module_wsgi is given too; one python handler runs one app, keep the one that fits it")
-	case c.ModuleWSGI == "" && c.ModuleASGI == "":
-		return wrong("", "no app to run; give module_wsgi module:variable or module_asgi module:variable")
-	case c.ModuleASGI != "":
-		setting, app = "module_asgi", c.ModuleASGI
+	given := ""
+	for _, module := range []struct{ setting, app string }{
+		{"module_wsgi", c.ModuleWSGI}, {"module_asgi", c.ModuleASGI}, {"module_esgi", c.ModuleESGI},
+	} {
+		switch {
+		case module.app == "":
+		case given != "":
+			return wrong(module.setting, "%s is given too; one python handler runs one app, keep the one that fits it", given)
+		case !hasPlaceholder(module.app) && !appSpec.MatchString(module.app):
+			return wrong(module.setting,
+				"%q is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()", module.app)
+		default:
+			given = module.setting
+		}
 	}
-	if !hasPlaceholder(app) && !appSpec.MatchString(app) {
-		return wrong(setting, "%q is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()", app)
+	if given == "" {
+		return wrong("", "no app to run; give module_wsgi module:variable, or module_asgi or module_esgi")
 	}
 	return nil
 }
@@ -333,21 +371,18 @@ func (c *Config) validateRuntime() error {
 		return wrong("workers_runtime", "%q is unknown; use process, the default", c.WorkersRuntime)
 	}
 
-	kind, runtimes := "WSGI", []string{"sync", runtimeGevent}
-	if c.ModuleASGI != "" {
-		kind, runtimes = "ASGI", []string{"native", "uvloop"}
-	}
-	allowed := strings.Join(runtimes, " or ")
-	switch {
-	case c.Runtime == "" || slices.Contains(runtimes, c.Runtime):
-	default:
-		return wrong("runtime", "%q does not run %s apps; use %s, or leave it out", c.Runtime, kind, allowed)
+	iface, _ := c.app()
+	kind, allowed := strings.ToUpper(iface), runtimes[iface]
+	if c.Runtime != "" && !slices.Contains(allowed, c.Runtime) {
+		return wrong("runtime", "%q does not run %s apps; use %s, or leave it out", c.Runtime, kind, strings.Join(allowed, " or "))
 	}
 
 	switch {
 	case c.Threads < 0:
 		return wrong("threads", "%d is not possible; give 1 or more, or leave it out for %d", c.Threads, defaultThreads)
-	case c.Threads > 0 && c.ModuleASGI != "":
+	case c.Threads > 0 && iface == interfaceESGI:
+		return wrong("threads", "an ESGI app runs each request in a greenlet, not in a thread; remove it, and raise workers instead")
+	case c.Threads > 0 && iface == interfaceASGI:
 		return wrong("threads", "an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead")
 	case c.Threads > 0 && c.Runtime == runtimeGevent:
 		return wrong("threads", "gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync")
@@ -356,7 +391,10 @@ func (c *Config) validateRuntime() error {
 	switch c.Lifespan {
 	case "", "off":
 	case "on", "auto":
-		if c.ModuleASGI == "" {
+		if iface == interfaceESGI {
+			return wrong("lifespan", "ESGI apps have __esgi_init__ and __esgi_del__ instead; remove it")
+		}
+		if iface != interfaceASGI {
 			return wrong("lifespan", "%s apps have no lifespan protocol; remove it", kind)
 		}
 	default:

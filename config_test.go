@@ -45,6 +45,16 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 
+	esgi := Config{ModuleESGI: "main:app"}
+	got, err = esgi.resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Interface = "esgi"
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+
 	asgi := Config{ModuleASGI: "main:app"}
 	got, err = asgi.resolve()
 	if err != nil {
@@ -131,7 +141,7 @@ func TestWrongSettings(t *testing.T) {
 	const appFolder = "; give the folder that the app is in"
 	const interpreter = "; give the path of a Python interpreter, or the name of one on PATH"
 	tests := []struct{ name, json, want string }{
-		{"no module", `{}`, "no app to run; give module_wsgi module:variable or module_asgi module:variable"},
+		{"no module", `{}`, "no app to run; give module_wsgi module:variable, or module_asgi or module_esgi"},
 		{"both modules", `{"module_wsgi": "a:b", "module_asgi": "a:b"}`,
 			"module_asgi: module_wsgi is given too; one python handler runs one app, keep the one that fits it"},
 		{"module_wsgi", `{"module_wsgi": "main.py"}`, `module_wsgi: "main.py"` + appForms},
@@ -140,6 +150,16 @@ func TestWrongSettings(t *testing.T) {
 		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "thread"}`, "workers_runtime: thread is not in this version; use process, the default"},
 		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
 			`runtime: "gevent" does not run ASGI apps; use native or uvloop, or leave it out`},
+		{"two modules with ESGI", `{"module_esgi": "a:b", "module_asgi": "a:b"}`,
+			"module_esgi: module_asgi is given too; one python handler runs one app, keep the one that fits it"},
+		{"module_esgi", `{"module_esgi": "a"}`,
+			`module_esgi: "a" is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()`},
+		{"runtime of ESGI", `{"module_esgi": "a:b", "runtime": "sync"}`,
+			`runtime: "sync" does not run ESGI apps; use gevent, or leave it out`},
+		{"threads of ESGI", `{"module_esgi": "a:b", "threads": 2}`,
+			"threads: an ESGI app runs each request in a greenlet, not in a thread; remove it, and raise workers instead"},
+		{"lifespan of ESGI", `{"module_esgi": "a:b", "lifespan": "auto"}`,
+			"lifespan: ESGI apps have __esgi_init__ and __esgi_del__ instead; remove it"},
 		{"threads", `{"module_wsgi": "a:b", "runtime": "gevent", "threads": 2}`,
 			"threads: gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync"},
 		{"threads", `{"module_wsgi": "a:b", "threads": -1}`, "threads: -1 is not possible; give 1 or more, or leave it out for 8"},

@@ -49,6 +49,12 @@ var frames = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b 
 // encoder appends the head of a REQUEST: an environ or a scope.
 type encoder func(b []byte, req *request, s *settings) []byte
 
+var encoders = map[string]encoder{
+	interfaceWSGI: appendEnviron,
+	interfaceASGI: appendScope,
+	interfaceESGI: appendESGIScope,
+}
+
 // run sends the request to a worker and relays the response. A request that the worker declined goes to another; one
 // whose worker died is replayed once if nobody can notice.
 func (e *exchange) run(encode encoder) error {

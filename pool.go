@@ -89,7 +89,7 @@ func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
 		p.supervisors.Wait()
 		return nil, err
 	}
-	if s.Runtime == "sync" {
+	if s.threaded() {
 		go p.watchClients()
 	}
 	livePools.Store(p, nil)

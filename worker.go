@@ -59,7 +59,7 @@ func (w *worker) busierThan(other *worker) bool {
 
 // window is how many requests may be open on the worker. It is called with pool.mu held.
 func (w *worker) window() int {
-	if s := &w.pool.settings; s.Interface == interfaceASGI || s.Runtime == runtimeGevent {
+	if !w.pool.settings.threaded() {
 		return loopWindow
 	}
 	return w.pool.settings.Threads + w.pace.ahead()

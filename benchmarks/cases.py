@@ -12,6 +12,8 @@ APPS = Path(__file__).parent / "apps"
 
 WSGI_RIVALS = ("gunicorn-sync", "gunicorn-gthread", "granian-wsgi")
 ASGI_RIVALS = ("uvicorn", "granian-asgi")
+GEVENT_RIVALS = ("gunicorn-gevent", "pywsgi")
+RIVALS = {"wsgi": WSGI_RIVALS, "asgi": ASGI_RIVALS, "esgi": GEVENT_RIVALS}
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Case:
     name: str
     title: str
     interface: str
-    """`wsgi` or `asgi`."""
+    """`wsgi`, `asgi` or `esgi`."""
     app: str
     """`module:variable` in the apps folder."""
     body: bytes
@@ -30,6 +32,8 @@ class Case:
     """Caddyfile lines that give the same answer without Python; empty where Caddy has none."""
     connections: dict[int, int]
     """How many connections are kept busy, by number of workers; its keys are the numbers of workers to measure."""
+    elsewhere: str = ""
+    """The app that other servers run, where they do not speak the interface."""
     upload: int = 0
     """Bytes in the request's body; 0 makes it a GET."""
 
@@ -41,8 +45,7 @@ class Case:
     @property
     def contenders(self) -> tuple[str, ...]:
         """Names of all that answer this case, in the order of the tables."""
-        rivals = WSGI_RIVALS if self.interface == "wsgi" else ASGI_RIVALS
-        return (*(["respond"] if self.limit else []), "caddy-snake", *rivals)
+        return (*(["respond"] if self.limit else []), "caddy-snake", *RIVALS[self.interface])
 
 
 BUSY = {1: 64, 2: 100}
@@ -75,12 +78,14 @@ def _alone(interface: str) -> Case:
 
 
 JSON_HELLO = b'{"message":"Hello, world!"}'
+RESPOND_JSON = f"respond `{JSON_HELLO.decode()}`"
 
 CASES = (
     _plain("hello-wsgi", "Hello world, WSGI", "wsgi"),
     _plain("hello-asgi", "Hello world, ASGI", "asgi"),
     Case("flask", "Flask", "wsgi", "flask_app:app", HELLO, RESPOND_HELLO, BUSY),
-    Case("fastapi", "FastAPI", "asgi", "fastapi_app:app", JSON_HELLO, f"respond `{JSON_HELLO.decode()}`", BUSY),
+    Case("fastapi", "FastAPI", "asgi", "fastapi_app:app", JSON_HELLO, RESPOND_JSON, BUSY),
+    Case("json-esgi", "JSON, ESGI", "esgi", "json_gevent:esgi", JSON_HELLO, RESPOND_JSON, BUSY, "json_gevent:wsgi"),
     _upload("wsgi"),
     _upload("asgi"),
     _download("wsgi"),

@@ -52,7 +52,7 @@ class Upstream:
 def _gunicorn(case: Case, workers: int, upstream: Upstream) -> list[str]:
     # The heartbeat file must not be on a disk; the control socket would be one more process-wide thread.
     quiet = ["--log-level", "warning", "--no-control-socket", "--worker-tmp-dir", "/dev/shm"]
-    return ["gunicorn", *upstream.gunicorn, "--workers", str(workers), *quiet, case.app]
+    return ["gunicorn", *upstream.gunicorn, "--workers", str(workers), *quiet, case.elsewhere or case.app]
 
 
 def _gunicorn_sync(case: Case, workers: int, upstream: Upstream) -> list[str]:
@@ -62,6 +62,15 @@ def _gunicorn_sync(case: Case, workers: int, upstream: Upstream) -> list[str]:
 def _gunicorn_gthread(case: Case, workers: int, upstream: Upstream) -> list[str]:
     threads = ["--worker-class", "gthread", "--threads", str(THREADS), "--keep-alive", KEEP_ALIVE]
     return [*_gunicorn(case, workers, upstream), *threads]
+
+
+def _gunicorn_gevent(case: Case, workers: int, upstream: Upstream) -> list[str]:
+    return [*_gunicorn(case, workers, upstream), "--worker-class", "gevent", "--keep-alive", KEEP_ALIVE]
+
+
+def _pywsgi(case: Case, workers: int, upstream: Upstream) -> list[str]:
+    address = str(upstream.port) if upstream.port else f"unix:{upstream.socket}"
+    return ["pywsgi_server", address, str(workers), case.elsewhere]
 
 
 def _uvicorn(case: Case, workers: int, upstream: Upstream) -> list[str]:
@@ -121,6 +130,8 @@ CONTENDERS = {
         Contender("caddy-snake", "Caddy Snake"),
         Contender("gunicorn-sync", "Caddy + gunicorn sync", _gunicorn_sync),
         Contender("gunicorn-gthread", "Caddy + gunicorn gthread", _gunicorn_gthread),
+        Contender("gunicorn-gevent", "Caddy + gunicorn gevent", _gunicorn_gevent),
+        Contender("pywsgi", "Caddy + gevent.pywsgi", _pywsgi),
         Contender("uvicorn", "Caddy + uvicorn", _uvicorn),
         Contender("granian-wsgi", "Caddy + granian", _granian_wsgi),
         Contender("granian-asgi", "Caddy + granian", _granian_asgi),

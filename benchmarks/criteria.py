@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cases import GEVENT_RIVALS
 from contenders import CONTENDERS
 from results import Outcome, Results, counted, ratio
 
@@ -100,6 +101,7 @@ CRITERIA: tuple[RatioCriterion | StartupCriterion, ...] = (
     RatioCriterion("flask", 1, "cpu_us", ("granian-wsgi",), 0.45),
     RatioCriterion("fastapi", 2, "requests_per_second", ("uvicorn",), 2.5),
     RatioCriterion("flask", 2, "requests_per_second", GUNICORN, 4),
+    RatioCriterion("json-esgi", 2, "requests_per_second", GEVENT_RIVALS, 2),
     StartupCriterion("fastapi", ("uvicorn",), 0.1),
     StartupCriterion("flask", GUNICORN, 0.1),
     RatioCriterion("alone-asgi", 1, "p50_us", ("respond",), 2.5),

@@ -16,6 +16,7 @@ APPS = {
     "asgi": "module_asgi drain_app:deaf\nlifespan on",
     "wsgi": "module_wsgi drain_app:wsgi\nthreads 60\nenv_var SAY_GOODBYE 1",
     "gevent": "module_wsgi drain_app:wsgi\nruntime gevent\nenv_var SAY_GOODBYE 1",
+    "esgi": "module_esgi drain_app:esgi",
 }
 STREAMS = 100
 EVENT = b"data: event\n\n"

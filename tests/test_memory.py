@@ -16,7 +16,11 @@ from support.polling import wait_until
 from support.raw import Connection
 from support.server import Server
 
-APPS = {"wsgi": "module_wsgi streams_app:wsgi", "asgi": "module_asgi streams_app:asgi"}
+APPS = {
+    "wsgi": "module_wsgi streams_app:wsgi",
+    "asgi": "module_asgi streams_app:asgi",
+    "esgi": "module_esgi streams_app:esgi",
+}
 BLOCK = bytes(range(256)) * 256  # what the app sends, again and again
 LARGE = 2048 * MB
 ALLOWED = 32.0  # megabytes for Caddy and for the worker each

@@ -182,7 +182,7 @@ def test_quiet_by_default(serve: Servers) -> None:
     ("arguments", "reason"),
     [
         ((), "--server-type and --app are required"),
-        (("--server-type", "cgi", "--app", "flask_app:app"), '--server-type: "cgi" is unknown; use wsgi or asgi'),
+        (("--server-type", "cgi", "--app", "flask_app:app"), '--server-type: "cgi" is unknown; use wsgi, asgi or esgi'),
         (("--server-type", "wsgi", "--app", "flask_app"), '--app: "flask_app" is not module:variable'),
         ((*FLASK, "--workers", "many"), '--workers: "many" is not possible'),
         ((*FLASK, "--threads", "-1"), "--threads: -1 is not possible"),

@@ -15,6 +15,7 @@ WAITING = {
     "native": "module_asgi waiting_app:asgi\nruntime native",
     "uvloop": "module_asgi waiting_app:asgi\nruntime uvloop",
     "gevent": "module_wsgi waiting_app:wsgi\nruntime gevent",
+    "esgi": "module_esgi waiting_app:esgi",
 }
 
 

@@ -23,6 +23,7 @@ from .stream import NewStream, Stream
 from .wire import END, HEADER_SIZE, newest
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
+KILL = 1.0  # seconds that killed greenlets may take at the end
 
 _MAX_HELD = 64 << 10  # bytes
 _READ, _WRITE = 1, 2  # what a watcher waits for
@@ -43,7 +44,8 @@ class Scheduler:
         self._loop = gevent.get_hub().loop
         self._reader = self._loop.io(sock.fileno(), _READ)
         self._writer = self._loop.io(sock.fileno(), _WRITE)
-        self._running = 0  # requests whose greenlet has not ended
+        self._grace = self._loop.timer(wire.STOP_GRACE)
+        self._running: set[gevent.Greenlet] = set()  # of the requests that are not through
         self._last = 0  # the highest stream number used
         self._out: list[bytes | memoryview] = []
         self._out_size = 0
@@ -55,7 +57,8 @@ class Scheduler:
         self._error: BaseException | None = None
 
     def serve(self) -> None:
-        """Runs until STOP has come and all requests are through, or until Caddy has gone.
+        """Runs until STOP has come and all requests are through, those that take longer than STOP_GRACE excepted, or
+        until Caddy has gone. What still runs then is killed.
 
         Raises what broke the connection: ProtocolError, or a defect of this package.
         """
@@ -64,8 +67,13 @@ class Scheduler:
         self._loop.run_callback(self._take_frames)  # what came together with START
         try:
             self._done.wait()
+            if self._running:
+                self._out.append(
+                    wire.log("warn", "requests did not end after stop; they are killed", count=len(self._running))
+                )
+                gevent.killall(list(self._running), timeout=KILL)
         finally:
-            for watcher in (self._reader, self._writer):
+            for watcher in (self._reader, self._writer, self._grace):
                 watcher.stop()
                 watcher.close()
             self._sock.setblocking(True)
@@ -152,8 +160,9 @@ class Scheduler:
         self._last = newest(self._last, number)
         stream = self._new_stream(self, number, head, data, kind >= END)
         self.streams[number] = stream
-        self._running += 1
         greenlet = gevent.Greenlet(self._run, stream)  # of gevent's class, which an app may kill, link and ask
+        stream.thread = greenlet
+        self._running.add(greenlet)
         greenlet.gr_context = self._fresh()
         greenlet.switch()  # the hub takes over when it waits or ends
 
@@ -162,15 +171,16 @@ class Scheduler:
         if self._out and monotonic() - self._held_since > HOLD:
             self._flush()
         stream.run()
-        self._running -= 1
+        self._running.discard(stream.thread)
+        stream.thread = None
         self._check_done()
 
     def _on_frame(self, frame: wire.Frame) -> None:
         kind, number, _, data = frame
         if kind == wire.STOP:
             self._stopping = True
+            self._grace.start(self._done.set)
             self._check_done()
-            gevent.spawn_later(wire.STOP_GRACE, self._give_up)
             return
         if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
             raise wire.ProtocolError(f"a frame of type {kind & ~END}")
@@ -203,11 +213,6 @@ class Scheduler:
             self._break(exc)
         if self._unsent:
             self._writer.start(self._on_writable)
-
-    def _give_up(self) -> None:
-        if not self._done.is_set():
-            self._out.append(wire.log("warn", "requests did not end after stop; they are left", count=self._running))
-            self._done.set()
 
     def _check_done(self) -> None:
         if self._stopping and not self._running:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from marshal import dumps
 from typing import Any
 
 from .errors import describe
+from .wire import MARSHAL_VERSION
 
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"})
 
@@ -22,6 +24,8 @@ _NOT_TRAILERS = frozenset(
     | {"host", "max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range", "realm", "trailer"}
     | {"www-authenticate"}
 )
+
+BODYLESS = (204, 304)  # RFC 9110: a response with such a status has no content; one to HEAD has none either
 
 _CACHE = 2048  # distinct headers remembered by one worker
 _CACHED_VALUE = 256  # longest value remembered
@@ -63,10 +67,9 @@ class TextHeaders:
         result = []
         length = None
         for pair in headers:
-            try:
-                name, value = pair
-            except (TypeError, ValueError):
-                raise TypeError(f"a response header is a (name, value) tuple, not {pair!r}") from None
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"a response header is a (name, value) tuple, not {pair!r}")
+            name, value = pair
             if not isinstance(name, str) or not isinstance(value, str):
                 raise TypeError(f"the name and value of a response header are str: {name!r}: {value!r}")
             name, value = str.__str__(name), str.__str__(value)  # a subclass of str cannot be marshalled
@@ -123,6 +126,15 @@ class ByteHeaders:
                     self._known.clear()
                 self._known[bytes(pair[0]), value] = (name, value)
         return result
+
+
+def text_head(status: int, headers: list[tuple[str, str]]) -> bytes:
+    """Returns the head of a RESPONSE, of headers that `TextHeaders.check` has returned."""
+    try:
+        return dumps((status, headers), MARSHAL_VERSION)
+    except ValueError:  # a subclass of str, equal to a header that has been checked
+        plain = [(str.__str__(name), str.__str__(value)) for name, value in headers]
+        return dumps((status, plain), MARSHAL_VERSION)
 
 
 def check_pair(name: str, value: str) -> None:

@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +17,8 @@ from .errors import StartError, describe
 _FORM = '"module:variable", e.g. "main:app", or "main:make_app()" to call a factory'
 
 
-def load(target: str, interface: str) -> Callable[..., Any]:
-    """Imports the app that `target` names and checks that it is one for `interface`, "wsgi" or "asgi".
+def load(target: str, interface: str) -> Any:
+    """Imports the app that `target` names and checks that it is one for `interface`, "wsgi", "asgi" or "esgi".
 
     `target` is a dotted module, a colon and a dotted attribute; with "()" behind it the attribute is called without
     arguments and returns the app. Raises StartError; an exception out of the user's own code keeps its traceback.
@@ -47,7 +46,7 @@ def load(target: str, interface: str) -> Callable[..., Any]:
     problem = _problem(app, interface, path, factory)
     if problem:
         raise StartError(f"{directive} {target!r}: {path}{'()' if factory else ''} in {_file(module)} {problem}")
-    return app  # type: ignore[no-any-return]
+    return app
 
 
 def _import(name: str, directive: str, target: str) -> ModuleType:
@@ -116,23 +115,48 @@ def _is_submodule(module: ModuleType, name: str) -> bool:
 _USUAL = ("app", "application", "create_app", "make_app", "get_app", "get_asgi_application", "get_wsgi_application")
 
 
+# What an app of each interface takes.
+_ARGUMENTS = {"wsgi": "environ, start_response", "asgi": "scope, receive, send", "esgi": "scope, protocol"}
+
+
 def _problem(app: Any, interface: str, path: str, factory: bool) -> str:
     """Returns what is wrong with the app, "" if nothing is known to be."""
+    if interface == "esgi":
+        app = getattr(app, "__esgi__", app)
+    elif not callable(app) and hasattr(app, "__esgi__"):
+        return "is an ESGI app: use module_esgi"
     if not callable(app):
         return f"is no app but {_kind(app)}"
-    is_async = _is_async(app)
-    if interface == "wsgi" and (is_async or (_takes(app, 3) and not _takes(app, 2))):
-        return "is an ASGI app: use module_asgi"
-    if interface == "asgi" and not is_async and _takes(app, 2) and not _takes(app, 3):
-        return "is a WSGI app: use module_wsgi"
-    wanted, arguments = (2, "environ, start_response") if interface == "wsgi" else (3, "scope, receive, send")
-    if _takes(app, wanted):
+    kind = _interface(app)
+    if kind == "wsgi" and interface == "esgi" and _second(app) != "start_response":
+        kind = ""  # two arguments of other names
+    if kind not in ("", interface):
+        return f"is {'an' if kind[0] in 'ae' else 'a'} {kind.upper()} app: use module_{kind}"
+    arguments = _ARGUMENTS[interface]
+    if _takes(app, arguments.count(",") + 1):
         return ""
     if _takes(app, 0) and not factory and not inspect.isclass(app):
         return f'takes no arguments; if it makes the app, write "{path}()"'
     if interface == "asgi" and _takes(app, 1):
         return f"takes one argument: ASGI 2 apps are not supported, only ASGI 3 ({arguments})"
     return f"does not take ({arguments})"
+
+
+def _interface(app: Any) -> str:
+    """Returns the interface that the app seems to be for, "" if that cannot be told."""
+    if _is_async(app) or (_takes(app, 3) and not _takes(app, 2)):
+        return "asgi"
+    if _takes(app, 2) and not _takes(app, 3):
+        return "esgi" if _second(app) == "protocol" else "wsgi"
+    return ""
+
+
+def _second(app: Any) -> str:
+    """Returns the name of the second argument, "" if Python cannot tell."""
+    try:
+        return list(inspect.signature(app).parameters)[1]
+    except (TypeError, ValueError, IndexError):
+        return ""
 
 
 def _is_async(app: Any) -> bool:

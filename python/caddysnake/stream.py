@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from . import wire
+from .errors import describe
 from .files import Channel, Part
 from .wire import END, MAX_DATA, WINDOW, pack_header
 
 
 class Scheduler(Protocol):
-    """What runs requests and moves their frames: `threads.Scheduler`."""
+    """What runs requests and moves their frames: `threads.Scheduler` or `greenlets.Scheduler`."""
 
     streams: dict[int, Stream]  # open: not closed
 
@@ -40,7 +41,7 @@ class ClientGone(OSError):
 
 
 class Stream:
-    """One request as its scheduler sees it. `wsgi.Request` makes an HTTP request of it.
+    """One request as its scheduler sees it. `wsgi.Request` and `esgi.Request` make HTTP requests of it.
 
     `run()` is called once, by one thread or greenlet; the methods here are for that one.
     """
@@ -112,6 +113,21 @@ class Stream:
         """Sends a closing frame without data: ERROR or RESET."""
         self._close()
         self.scheduler.put(self, frame)
+
+    def fail(self, exc: BaseException) -> None:
+        """Ends what the app has raised out of: with ERROR, or with RESET if the client has gone; or just logs it."""
+        if self.gone and not self.closed:
+            self.close(wire.frame(wire.RESET, self.id))
+            if isinstance(exc, ClientGone):
+                return
+        message, trace = describe(exc)
+        if not self.closed:
+            self.close(wire.frame(wire.ERROR, self.id, (message, trace)))
+        else:
+            level = "debug" if self.gone else "error"
+            self.scheduler.put(
+                self, wire.log(level, "app raised after its response", error=message, traceback=trace), flush=True
+            )
 
     def _send_parts(self, kind: int, head: bytes, data: bytes, end: bool) -> None:
         view, at, size = memoryview(data), 0, len(data)

@@ -25,7 +25,7 @@ def run(sock: socket.socket, problem: str = "") -> int:
     settings = _settings(sock, decoder)
     if settings is None:
         return 0
-    serve = _serve_asgi if settings["interface"] == "asgi" else _serve_wsgi
+    serve = {"wsgi": _serve_wsgi, "asgi": _serve_asgi, "esgi": _serve_esgi}[settings["interface"]]
 
     def ready() -> None:
         _tell(sock, wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
@@ -67,6 +67,18 @@ def _serve_wsgi(
     app = importer.load(settings["app"], "wsgi")
     ready()
     wsgi.serve(sock, decoder, app, settings, channel)
+
+
+def _serve_esgi(
+    sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
+) -> None:
+    from . import esgi, files, importer
+
+    def log(level: str, message: str, **fields: str) -> None:
+        _tell(sock, wire.log(level, message, **fields))
+
+    channel = files.channel(settings["descriptors"])
+    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), channel, ready, log)
 
 
 def _serve_asgi(

@@ -7,17 +7,13 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from marshal import dumps
 from typing import Any
 
 from . import files, threads, wire
-from .errors import describe
-from .headers import TextHeaders
+from .headers import BODYLESS, TextHeaders, text_head
 from .stream import ClientGone, Scheduler, Stream
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-_BODYLESS = (204, 304)  # RFC 9110: such a response has no content; HEAD is the third case
 
 
 def serve(
@@ -133,7 +129,7 @@ class Request(Stream):
             else:
                 self._iterate(result)
         except BaseException as exc:  # SystemExit too: a request must not end its worker
-            self._fail(exc)
+            self.fail(exc)
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -189,7 +185,7 @@ class Request(Stream):
         wanted = self._left if self._started and self._length is not None else self._length
         if not size or (wanted is not None and wanted > count):  # files of /proc say that they are empty
             return False
-        if not self._started and wanted is None and self._status not in _BODYLESS:
+        if not self._started and wanted is None and self._status not in BODYLESS:
             self._headers.append(("Content-Length", str(count)))
             self._length = count
         if not self._started and self._is_bodyless():
@@ -204,7 +200,7 @@ class Request(Stream):
         except OSError:
             return False
         try:
-            head = b"" if self._started else self._head()
+            head = b"" if self._started else text_head(self._status, self._headers)
             self.send_file(channel, head, files.Part(descriptor, offset, count, shared))
         except ClientGone:
             raise
@@ -233,7 +229,7 @@ class Request(Stream):
         if not self._status:
             raise AssertionError("the app sent a body before it called start_response()")
         if self._is_bodyless():
-            if last and self._length is None and self._status not in _BODYLESS:
+            if last and self._length is None and self._status not in BODYLESS:
                 self._headers.append(("Content-Length", str(len(block))))
             self._start(b"", True)
         elif self._length is not None:
@@ -247,14 +243,7 @@ class Request(Stream):
 
     def _start(self, block: bytes, end: bool) -> None:
         self._started = True
-        self.send(self._head(), block, end)
-
-    def _head(self) -> bytes:
-        try:
-            return dumps((self._status, self._headers), wire.MARSHAL_VERSION)
-        except ValueError:  # a subclass of str, equal to a header that has been checked
-            headers = [(str.__str__(name), str.__str__(value)) for name, value in self._headers]
-            return dumps((self._status, headers), wire.MARSHAL_VERSION)
+        self.send(text_head(self._status, self._headers), block, end)
 
     def _finish(self) -> None:
         """Ends the response when the app has given all of it."""
@@ -275,21 +264,7 @@ class Request(Stream):
             raise AssertionError(f"the app declared Content-Length: {self._length} and gave {sent} bytes")
 
     def _is_bodyless(self) -> bool:
-        return self._status in _BODYLESS or self._environ.get("REQUEST_METHOD") == "HEAD"
-
-    def _fail(self, exc: BaseException) -> None:
-        if self.gone and not self.closed:
-            self.close(wire.frame(wire.RESET, self.id))
-            if isinstance(exc, ClientGone):
-                return
-        message, trace = describe(exc)
-        if not self.closed:
-            self.close(wire.frame(wire.ERROR, self.id, (message, trace)))
-        else:
-            level = "debug" if self.gone else "error"
-            self.scheduler.put(
-                self, wire.log(level, "app raised after its response", error=message, traceback=trace), flush=True
-            )
+        return self._status in BODYLESS or self._environ.get("REQUEST_METHOD") == "HEAD"
 
 
 def _check_status(status: str, known: dict[str, int]) -> int:

@@ -69,7 +69,7 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "app": app,
         "worker": 1,
         "workers": 1,
-        "runtime": "sync" if interface == "wsgi" else "native",
+        "runtime": {"wsgi": "sync", "asgi": "native", "esgi": "gevent"}[interface],
         "threads": 4,
         "lifespan": "off",
         "working_dir": str(APPS),
@@ -123,6 +123,25 @@ def scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any
     return {**defaults, **changes}
 
 
+def esgi_scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any]:
+    """The head of an ESGI REQUEST, as Caddy writes it."""
+    path, _, query = path.partition("?")
+    defaults = {
+        "proto": "http",
+        "esgi_version": "0.1",
+        "http_version": "1.1",
+        "server": "127.0.0.1:9080",
+        "client": "127.0.0.1:50000",
+        "scheme": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": {"host": "localhost"},
+        "authority": "localhost",
+    }
+    return {**defaults, **changes}
+
+
 class Worker:
     """One worker process. Frames are read when a test asks for them; `close()` makes sure that nothing is left."""
 
@@ -135,7 +154,7 @@ class Worker:
         env: Mapping[str, str] | None = None,
         **changes: Any,
     ) -> None:
-        self.head = environ if interface == "wsgi" else scope
+        self.head = {"wsgi": environ, "asgi": scope, "esgi": esgi_scope}[interface]
         self.logs: list[tuple[str, str, dict[str, Any]]] = []
         self.ready: dict[str, Any] = {}
         self._settings = settings(app, interface, **changes)

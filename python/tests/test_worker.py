@@ -15,8 +15,13 @@ from driver import APPS, DATA, DEADLINE, END, ERROR, PACKAGE, READY, REQUEST, RE
 
 each = pytest.mark.parametrize(
     ("app", "runtime"),
-    [("wsgi_apps:app", "sync"), ("wsgi_apps:app", "gevent"), ("asgi_apps:app", "native")],
-    ids=["wsgi", "wsgi-gevent", "asgi"],
+    [
+        ("wsgi_apps:app", "sync"),
+        ("wsgi_apps:app", "gevent"),
+        ("asgi_apps:app", "native"),
+        ("esgi_apps:app", "gevent"),
+    ],
+    ids=["wsgi", "wsgi-gevent", "asgi", "esgi"],
 )
 
 

@@ -49,6 +49,16 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
     await send({"type": "http.response.body", "body": content})
 
 
+def esgi(scope: dict[str, Any], protocol: Any) -> None:
+    """The ESGI app."""
+    headers = scope["headers"]
+    body = protocol.read_body().decode()
+    found = _keep(scope, [scope["query_string"], headers["x-canary"], headers["cookie"], body])
+    if _pauses():
+        time.sleep(_pause.random() / 500)
+    protocol.response_bytes(200, [], _answer(scope, found))
+
+
 def _keep(place: dict[str, Any], canaries: list[str]) -> list[str]:
     """Keep the canaries in the context and in a dict of the request's; what was there before?"""
     found = [text for text in (_kept.get(), place.get("canaries", "")) if text]

@@ -75,5 +75,22 @@ def wsgi_events() -> Iterator[bytes]:
         time.sleep(0.05)
 
 
+class Esgi:
+    """The ESGI app."""
+
+    def __esgi__(self, scope: dict[str, Any], protocol: Any) -> None:
+        if scope["path"] == "/upload":
+            protocol.response_str(200, [], f"{len(protocol.read_body())} in {os.getpid()}")
+            return
+        transport = protocol.response_stream(200, [("Content-Type", "text/event-stream")])
+        for event in wsgi_events():
+            transport.send_bytes(event)
+
+    def __esgi_del__(self) -> None:
+        print("shutdown in", os.getpid(), flush=True)
+
+
+esgi = Esgi()
+
 if os.environ.get("SAY_GOODBYE"):
     atexit.register(lambda: print("shutdown in", os.getpid(), flush=True))

@@ -1,4 +1,4 @@
-"""Large and endless bodies, on both interfaces; see test_memory.py.
+"""Large and endless bodies, on all interfaces; see test_memory.py.
 
 PUT reads the body in parts and answers with its size and CRC-32. GET /N answers with N blocks of 64 KiB, and GET
 /taken says how many blocks of the last such response the server has taken.
@@ -54,6 +54,21 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
             await send({"type": "http.response.body", "body": BLOCK, "more_body": True})
         _taken = count
         await send({"type": "http.response.body"})
+
+
+def esgi(scope: dict[str, Any], protocol: Any) -> None:
+    """The ESGI app."""
+    if scope["method"] == "PUT":
+        size = crc = 0
+        for part in protocol:
+            size, crc = size + len(part), zlib.crc32(part, crc)
+        protocol.response_bytes(200, [], _summary(size, crc))
+    elif scope["path"] == "/taken":
+        protocol.response_str(200, [], str(_taken))
+    else:
+        transport = protocol.response_stream(200, [])
+        for block in _blocks(int(scope["path"][1:])):
+            transport.send_bytes(block)
 
 
 def _summary(size: int, crc: int) -> bytes:

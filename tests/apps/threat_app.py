@@ -1,4 +1,4 @@
-"""An app that does what an attacker would have it do, on both interfaces; see threats/.
+"""An app that does what an attacker would have it do, on all interfaces; see threats/.
 
     /echo     answers with the body of the request, and with its query string in the header X-Nonce
     /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1;
@@ -98,6 +98,40 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         return await send({"type": "http.response.body", "body": str(len(await _read(receive))).encode()})
     told = {key: repr(value) for key, value in scope.items()}
     await _send(send, json.dumps(told).encode())
+
+
+def esgi(scope: dict[str, Any], protocol: Any) -> None:
+    """The ESGI app."""
+    path, query = scope["path"], scope["query_string"]
+    if path == "/seen":
+        return protocol.response_bytes(200, [], _take_seen())
+    if path == "/process":
+        return protocol.response_bytes(200, [], _process())
+    _seen.append(f"{scope['method']} {path}{'?' * bool(query)}{query}")
+    if path == "/echo":
+        content = protocol.read_body()
+        if _pauses():
+            time.sleep(_pause.random() / 200)
+        return protocol.response_bytes(200, [("X-Nonce", query)], content)
+    if path.startswith("/respond"):
+        status, name, value = _response(query, path)
+        return protocol.response_str(ord(status or "\xc8"), [(name, value)], "body")
+    if path == "/blocks":
+        transport = protocol.response_stream(200, [])
+        for block in _blocks(int(query)):
+            transport.send_bytes(block)
+        return None
+    if path == "/frame":
+        os.write(CADDY, unquote_to_bytes(query))
+    elif path == "/part":
+        next(iter(protocol))
+    elif path == "/begin":
+        transport = protocol.response_stream(200, [])
+        transport.send_str("begun, ")
+        return transport.send_str(str(len(protocol.read_body())))
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in scope["headers"].items()]
+    told = {key: repr(value) for key, value in {**scope, "headers": pairs}.items()}
+    return protocol.response_str(200, [], json.dumps(told))
 
 
 def _blocks(size: int) -> Iterator[bytes]:

@@ -13,6 +13,12 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[by
     return [b"waited"]
 
 
+def esgi(scope: dict[str, Any], protocol: Any) -> None:
+    """The ESGI app."""
+    time.sleep(1)
+    protocol.response_str(200, [], "waited")
+
+
 async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
     """The ASGI app."""
     await asyncio.sleep(1)

@@ -20,6 +20,7 @@ APPS = {
     "wsgi": "module_wsgi canary_app:wsgi",
     "gevent": "module_wsgi canary_app:wsgi\nruntime gevent",
     "asgi": "module_asgi canary_app:asgi\nlifespan on",
+    "esgi": "module_esgi canary_app:esgi",
 }
 
 

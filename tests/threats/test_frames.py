@@ -22,7 +22,7 @@ MALFORMED = {
 
 
 @pytest.mark.expect_errors("malformed frame", "worker ended before it answered")
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", ["wsgi", "asgi", "esgi"])
 def test_threat_4_a_malformed_frame_ends_the_worker_that_sent_it_and_nothing_else(
     serve: Servers, interface: str
 ) -> None:

@@ -25,7 +25,12 @@ SCOPE = {
     *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers"),
     *("client", "server", "extensions", "state"),
 }
-ALLOWED = {"wsgi": ENVIRON, "asgi": SCOPE}
+# docs/esgi.md.
+ESGI_SCOPE = {
+    *("proto", "esgi_version", "http_version", "server", "client", "scheme", "method", "path", "query_string"),
+    *("headers", "authority"),
+}
+ALLOWED = {"wsgi": ENVIRON, "asgi": SCOPE, "esgi": ESGI_SCOPE}
 
 
 @pytest.fixture(params=ALLOWED)

@@ -77,7 +77,7 @@ async def run(clients: list[Client]) -> None:
     await asyncio.gather(*(client.run(REQUESTS // CLIENTS) for client in clients))
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", ["wsgi", "asgi", "esgi"])
 def test_threat_3_no_reply_reaches_another_request(serve: Servers, interface: str) -> None:
     server = serve(f"python {{\nmodule_{interface} threat_app:{interface}\nworkers 2\nimport worker\n}}")
     pids = server.worker_pids()

@@ -22,13 +22,18 @@ SITE = """
         workers 1
         import worker
     }
+    python /esgi/* {
+        module_esgi threat_app:esgi
+        workers 1
+        import worker
+    }
     python {
         module_wsgi threat_app:wsgi
         workers 1
         import worker
     }
 """
-PATHS = {"wsgi": b"/", "asgi": b"/asgi/"}
+PATHS = {"wsgi": b"/", "asgi": b"/asgi/", "esgi": b"/esgi/"}
 
 HEADERS = [
     *("Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control"),

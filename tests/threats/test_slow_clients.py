@@ -25,6 +25,7 @@ APPS = {
     "wsgi": "module_wsgi threat_app:wsgi",
     "gevent": "module_wsgi threat_app:wsgi\nruntime gevent",
     "asgi": "module_asgi threat_app:asgi",
+    "esgi": "module_esgi threat_app:esgi",
 }
 
 SLOW_BODY = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100000\r\n\r\n"

@@ -192,7 +192,7 @@ def test_threat_12_there_are_enough_different_cases() -> None:
     assert len(set(cases)) >= 300
 
 
-@pytest.fixture(scope="module", params=["wsgi", "asgi"])
+@pytest.fixture(scope="module", params=["wsgi", "asgi", "esgi"])
 def server(serve_shared: Servers, request: pytest.FixtureRequest) -> Iterator[Server]:
     app = f"module_{request.param} threat_app:{request.param}"
     yield serve_shared(f"log\npython {{\n{app}\nworkers 1\nimport worker\n}}", warm_up="/seen")
@@ -299,7 +299,7 @@ HTTP2 = [
 ]
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", ["wsgi", "asgi", "esgi"])
 def test_threat_12_no_request_is_smuggled_in_one_of_http2(serve: Servers, interface: str) -> None:
     server = serve(f"log\npython {{\nmodule_{interface} threat_app:{interface}\nworkers 1\nimport worker\n}}", tls=True)
     watch = Watch(server)

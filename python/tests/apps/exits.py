@@ -11,6 +11,9 @@ def wsgi(environ: Any, start_response: Any) -> list[bytes]:
     return []
 
 
+def esgi(scope: Any, protocol: Any) -> None: ...
+
+
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
 
 
