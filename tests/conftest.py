@@ -62,6 +62,25 @@ def serve_shared(tmp_path_factory: pytest.TempPathFactory, worker: Worker) -> It
     servers.close()
 
 
+@pytest.fixture(scope="module")
+def site(request: pytest.FixtureRequest) -> str:
+    """What `plain` and `secure` serve: the module's SITE."""
+    site: str = request.module.SITE
+    return site
+
+
+@pytest.fixture(scope="module")
+def plain(request: pytest.FixtureRequest, serve_shared: Servers, site: str) -> Server:
+    """A server of the module's SITE, over HTTP/1.1."""
+    return serve_shared(site, warm_up=getattr(request.module, "WARM_UP", "/"))
+
+
+@pytest.fixture(scope="module")
+def secure(request: pytest.FixtureRequest, serve_shared: Servers, site: str) -> Server:
+    """A server of the module's SITE, over TLS and HTTP/2."""
+    return serve_shared(site, tls=True, warm_up=getattr(request.module, "WARM_UP", "/"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the end of each live server's log with a test that failed."""

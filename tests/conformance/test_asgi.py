@@ -10,7 +10,6 @@ import pytest
 
 from support import http2, raw
 from support.cases import Cases
-from support.check import Servers
 from support.server import Server
 
 SITE = """
@@ -36,16 +35,6 @@ EXTENSIONS = ["http.response.early_hint", "http.response.pathsend", "http.respon
 
 # More than the kernel's buffers hold between the app and a client that does not read, far less than an app can make.
 HELD_BACK = 16 << 20
-
-
-@pytest.fixture(scope="module")
-def plain(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, warm_up="/")
-
-
-@pytest.fixture(scope="module")
-def secure(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, tls=True, warm_up="/")
 
 
 @pytest.fixture(params=["http1", "http1-uvloop", "http2"])

@@ -13,20 +13,11 @@ from support.check import Servers
 from support.server import Server
 
 SITE = "python {\n module_asgi extensions_asgi:app \n workers 1 \n import worker \n}"
+WARM_UP = "/extensions"
 LINKS = [b"</style.css>; rel=preload; as=style", b"</app.js>; rel=preload"]
 LATE_LINK = b"</late.css>; rel=preload"
 TRAILERS = [(b"x-digest", b"abc"), (b"server-timing", b"db;dur=53")]
 TE = (b"te", b"trailers")
-
-
-@pytest.fixture(scope="module")
-def plain(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, warm_up="/extensions")
-
-
-@pytest.fixture(scope="module")
-def secure(serve_shared: Servers) -> Server:
-    return serve_shared(SITE, tls=True, warm_up="/extensions")
 
 
 def open_gate(server: Server, gate: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from support import http2
 from support.cases import Cases
-from support.check import Servers
 from support.log import Entry
 from support.raw import Connection, Response
 from support.server import Server
@@ -38,16 +37,6 @@ BODY = random.Random(1).randbytes(300_000) + b"\n" * 5 + b"x" * 70_000 + b"\nlas
 @pytest.fixture(scope="module", params=["sync", "gevent"])
 def site(request: pytest.FixtureRequest) -> str:
     return SITE.format(runtime=request.param)
-
-
-@pytest.fixture(scope="module")
-def plain(serve_shared: Servers, site: str) -> Server:
-    return serve_shared(site, warm_up="/")
-
-
-@pytest.fixture(scope="module")
-def secure(serve_shared: Servers, site: str) -> Server:
-    return serve_shared(site, tls=True, warm_up="/")
 
 
 @pytest.fixture(params=["http1", "http1-bare", "http2"])

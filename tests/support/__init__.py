@@ -4,7 +4,8 @@ A test asks for one of two fixtures of conftest.py; both are a `Servers` (check.
 (server.py) that is ready:
 
 - `serve(site)` starts a server for this test alone and ends it after the test.
-- `serve_shared(site, warm_up="/")` starts one for all tests of a module, usually in a module-scoped fixture.
+- `serve_shared(site, warm_up="/")` starts one for all tests of a module, usually in a module-scoped fixture. For a
+  module that has a SITE, `plain` and `secure` are such servers, over HTTP/1.1 and over TLS and HTTP/2.
 
 `site` is the inside of a Caddyfile site block. In a `python` block, `import worker` stands for the interpreter and the
 runtime that the suite is run with, and for `working_dir` tests/apps; `import interpreter` for all but working_dir:
