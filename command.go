@@ -139,8 +139,10 @@ func startReason(err error) error {
 var flagAdvice = strings.NewReplacer(
 	"(change module_wsgi or working_dir)", "(change --app or --working-dir)",
 	"(change module_asgi or working_dir)", "(change --app or --working-dir)",
+	"(change module_esgi or working_dir)", "(change --app or --working-dir)",
 	" app: use module_wsgi", " app: use --server-type wsgi",
 	" app: use module_asgi", " app: use --server-type asgi",
+	" app: use module_esgi", " app: use --server-type esgi",
 	"say `lifespan auto` or `off`", "say --lifespan auto or off",
 	"; raise start_timeout", "; raise --start-timeout",
 )

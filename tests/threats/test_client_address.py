@@ -11,21 +11,10 @@ from typing import Any
 import pytest
 
 from support.check import Servers
+from support.interfaces import PATHS, SITE
 from support.raw import Connection
 from support.server import Server
 
-SITE = """
-    python /asgi/* {
-        module_asgi threat_app:asgi
-        workers 1
-        import worker
-    }
-    python {
-        module_wsgi threat_app:wsgi
-        workers 1
-        import worker
-    }
-"""
 PROXY, STRANGER = "127.0.0.1", "127.0.0.2"  # where connections come from
 TRUSTED = f"trusted_proxies static {PROXY}/32 10.0.0.0/8"
 
@@ -65,8 +54,7 @@ def see(server: Server, interface: str, source: str, lines: list[str]) -> tuple[
     """What an app is told of a request with these header lines, and the port that it came from."""
     with Connection(server, source=source) as connection:
         port: int = connection.socket.getsockname()[1]
-        path = b"/asgi/" if interface == "asgi" else b"/"
-        told = connection.get(path, *(line.encode() for line in lines)).json()
+        told = connection.get(PATHS[interface], *(line.encode() for line in lines)).json()
     return (_from_scope if interface == "asgi" else _from_environ)(told), port
 
 

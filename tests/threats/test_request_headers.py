@@ -13,27 +13,9 @@ import pytest
 
 from support import http2
 from support.check import Servers
+from support.interfaces import PATHS, SITE
 from support.raw import Closed, Connection, Response
 from support.server import Server
-
-SITE = """
-    python /asgi/* {
-        module_asgi threat_app:asgi
-        workers 1
-        import worker
-    }
-    python /esgi/* {
-        module_esgi threat_app:esgi
-        workers 1
-        import worker
-    }
-    python {
-        module_wsgi threat_app:wsgi
-        workers 1
-        import worker
-    }
-"""
-PATHS = {"wsgi": b"/", "asgi": b"/asgi/", "esgi": b"/esgi/"}
 
 HEADERS = [
     *("Accept", "Accept-Charset", "Accept-Encoding", "Accept-Language", "Authorization", "Cache-Control"),
