@@ -31,11 +31,7 @@ func appendScope(b []byte, req *request, _ *settings) []byte {
 func appendWebSocketScope(b []byte, req *request, _ *settings) []byte {
 	b = marshal.AppendDict(b)
 	b = appendText(b, "type", "websocket")
-	scheme := "ws"
-	if req.scheme == "https" {
-		scheme = "wss"
-	}
-	b = appendText(b, "scheme", scheme)
+	b = appendText(b, "scheme", webSocketScheme(req))
 	b = appendConnection(b, req)
 	names := subprotocols(req.Request)
 	b = marshal.AppendList(marshal.AppendKey(b, "subprotocols"), len(names))

@@ -33,7 +33,8 @@ type Handler struct {
 	stripping *stripping // for rootPathAuto; nil if the handler is not in a server
 	logger    *zap.Logger
 
-	webSockets *webSocketSettings // nil for an interface that has none
+	encodeWebSocket encoder            // nil for an interface that has no WebSockets
+	webSockets      *webSocketSettings // likewise
 }
 
 // CaddyModule implements caddy.Module.
@@ -53,7 +54,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	h.encode = encoders[s.Interface]
-	if s.Interface == interfaceASGI {
+	if h.encodeWebSocket = webSocketEncoders[s.Interface]; h.encodeWebSocket != nil {
 		webSockets := h.Config.webSockets()
 		h.webSockets = &webSockets
 	}
@@ -90,7 +91,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 			return err
 		}
 		e.webSockets = h.webSockets
-		return e.run(appendWebSocketScope)
+		return e.run(h.encodeWebSocket)
 	}
 	return e.run(h.encode)
 }

@@ -80,7 +80,7 @@ type Config struct {
 	// "/" says that the app is at the root whatever was removed.
 	RootPath string `json:"root_path,omitempty"`
 
-	// How Caddy looks after the app's WebSockets. ASGI only.
+	// How Caddy looks after the app's WebSockets. Not for WSGI.
 	WebSocket *WebSocketConfig `json:"websocket,omitempty"`
 }
 

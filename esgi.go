@@ -14,17 +14,27 @@ const interfaceESGI = "esgi"
 // esgiVersion is the version that the scope names; docs/esgi.md is its specification.
 const esgiVersion = "0.1"
 
-// appendESGIScope appends the ESGI scope of req. Of headers, it appends a dict whose values are a str, or a list of them
-// where a name is repeated; the worker makes the mapping that apps see.
+// appendESGIScope appends the ESGI scope of an HTTP request.
 func appendESGIScope(b []byte, req *request, _ *settings) []byte {
+	return appendESGI(b, req, "http", req.scheme)
+}
+
+// appendESGIWebSocketScope appends the ESGI scope of a WebSocket's handshake.
+func appendESGIWebSocketScope(b []byte, req *request, _ *settings) []byte {
+	return appendESGI(b, req, "ws", webSocketScheme(req))
+}
+
+// appendESGI appends a scope. Of headers, it appends a dict whose values are a str, or a list of them where a name is
+// repeated; the worker makes the mapping that apps see.
+func appendESGI(b []byte, req *request, proto, scheme string) []byte {
 	b = marshal.AppendDict(b)
-	b = appendText(b, "proto", "http")
+	b = appendText(b, "proto", proto)
 	b = appendText(b, "esgi_version", esgiVersion)
 	b = appendText(b, "http_version", scopeHTTPVersion(req))
 	name, port := req.server()
 	b = appendText(b, "server", net.JoinHostPort(name, strconv.Itoa(port)))
 	b = appendText(b, "client", net.JoinHostPort(req.clientIP, strconv.Itoa(req.clientPort)))
-	b = appendText(b, "scheme", req.scheme)
+	b = appendText(b, "scheme", scheme)
 	b = appendText(b, "method", req.Method)
 	b = appendText(b, "path", req.path)
 	b = appendVar(b, "query_string", req.URL.RawQuery)

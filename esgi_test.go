@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"crypto/tls"
 	"reflect"
 	"testing"
 
@@ -43,5 +44,18 @@ func TestESGIScopeOfARequestWithoutAHost(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
+	}
+}
+
+func TestESGIScopeOfAWebSocketOverTLS(t *testing.T) {
+	r := requestTo("/")
+	r.TLS = new(tls.ConnectionState)
+	req := newRequest(r, rootPathAuto)
+	value, err := marshal.Decode(appendESGIWebSocketScope(nil, &req, &settings{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := value.(map[string]any); got["proto"] != "ws" || got["scheme"] != "wss" {
+		t.Errorf("proto %v, scheme %v", got["proto"], got["scheme"])
 	}
 }

@@ -55,6 +55,12 @@ var encoders = map[string]encoder{
 	interfaceESGI: appendESGIScope,
 }
 
+// webSocketEncoders append the scope of a WebSocket's handshake.
+var webSocketEncoders = map[string]encoder{
+	interfaceASGI: appendWebSocketScope,
+	interfaceESGI: appendESGIWebSocketScope,
+}
+
 // run sends the request to a worker and relays the response. A request that the worker declined goes to another; one
 // whose worker died is replayed once if nobody can notice.
 func (e *exchange) run(encode encoder) error {

@@ -63,6 +63,14 @@ func acceptKey(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
+// webSocketScheme is the scheme of a handshake's URL.
+func webSocketScheme(req *request) string {
+	if req.scheme == "https" {
+		return "wss"
+	}
+	return "ws"
+}
+
 // subprotocols are those that the client offers, in its order of preference.
 func subprotocols(r *http.Request) []string {
 	var names []string

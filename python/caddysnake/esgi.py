@@ -1,4 +1,4 @@
-"""ESGI 0.1, HTTP: from a REQUEST to a call of the app, and from its one response to frames.
+"""ESGI 0.1: the worker, and HTTP, from a REQUEST to a call of the app, and from its one response to frames.
 
 docs/esgi.md is the specification. What an app may touch are the classes without an underscore and their public methods.
 """
@@ -54,7 +54,7 @@ def serve(
 
     _begin(target)
     ready()
-    worker = _Worker(getattr(target, "__esgi__", target), channel)
+    worker = Worker(getattr(target, "__esgi__", target), channel)
     greenlets.Scheduler(sock, decoder, worker.new_request).serve()
     _end(target, log)
 
@@ -111,17 +111,22 @@ class Headers(Mapping[str, str]):
         return f"Headers({self._values!r})"
 
 
-class _Worker:
+class Worker:
     """What all requests of one worker share."""
 
-    __slots__ = ("app", "channel", "headers")
+    __slots__ = ("_web_socket", "app", "channel", "headers")
 
     def __init__(self, app: App, channel: files.Channel | None) -> None:
+        from .esgi_websocket import WebSocket  # which needs this module
+
+        self._web_socket = WebSocket
         self.app = app
         self.channel = channel
         self.headers = TextHeaders()
 
     def new_request(self, scheduler: Scheduler, stream: int, scope: dict[str, Any], data: bytes, ended: bool) -> Stream:
+        if not ended and scope["proto"] == "ws":
+            return self._web_socket(self, scheduler, stream, scope)
         return _Request(self, scheduler, stream, scope, data, ended)
 
 
@@ -131,7 +136,7 @@ class _Request(Stream):
     __slots__ = ("_protocol", "_scope", "_worker")
 
     def __init__(
-        self, worker: _Worker, scheduler: Scheduler, stream: int, scope: dict[str, Any], data: bytes, ended: bool
+        self, worker: Worker, scheduler: Scheduler, stream: int, scope: dict[str, Any], data: bytes, ended: bool
     ) -> None:
         Stream.__init__(self, scheduler, stream, None if ended else wire.Body(data))
         scope["headers"] = Headers(scope["headers"])
@@ -154,7 +159,7 @@ class HTTPProtocol:
 
     __slots__ = ("_data", "_is_head", "_responded", "_stream", "_taken", "_transport", "_worker")
 
-    def __init__(self, stream: Stream, worker: _Worker, is_head: bool, data: bytes) -> None:
+    def __init__(self, stream: Stream, worker: Worker, is_head: bool, data: bytes) -> None:
         self._stream = stream
         self._worker = worker
         self._is_head = is_head
@@ -188,11 +193,11 @@ class HTTPProtocol:
 
     def response_str(self, status: int, headers: ResponseHeaders, body: str) -> None:
         """Responds with a text, encoded as UTF-8. Raises AlreadyResponded, ClientGone, TypeError, ValueError."""
-        self._respond(status, headers, _encode(body))
+        self._respond(status, headers, encode(body))
 
     def response_bytes(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
         """Responds with bytes. Raises AlreadyResponded, ClientGone, TypeError, ValueError."""
-        self._respond(status, headers, body if type(body) is bytes else _to_bytes(body))
+        self._respond(status, headers, body if type(body) is bytes else to_bytes(body))
 
     def response_file(self, status: int, headers: ResponseHeaders, path: str | os.PathLike[str]) -> None:
         """Responds with a file. Raises OSError if it cannot be opened, and what `response_bytes` raises."""
@@ -323,11 +328,11 @@ class HTTPTransport:
 
         Raises Closed when the app has returned, ClientGone, TypeError, and ValueError for more than the Content-Length.
         """
-        self._send(data if type(data) is bytes else _to_bytes(data))
+        self._send(data if type(data) is bytes else to_bytes(data))
 
     def send_str(self, data: str) -> None:
         """Sends a text, encoded as UTF-8; see `send_bytes`."""
-        self._send(_encode(data))
+        self._send(encode(data))
 
     def _send(self, data: bytes) -> None:
         if self._stream.closed:
@@ -345,13 +350,15 @@ class HTTPTransport:
         self._stream.send(None, data, False)
 
 
-def _encode(text: str) -> bytes:
+def encode(text: str) -> bytes:
+    """Returns a text as UTF-8. Raises TypeError, or ValueError for a surrogate."""
     if not isinstance(text, str):
         raise TypeError(f"a text is a str, not {type(text).__name__}")
     return text.encode()
 
 
-def _to_bytes(data: object) -> bytes:
+def to_bytes(data: object) -> bytes:
+    """Returns data as bytes. Raises TypeError."""
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     raise TypeError(f"data is bytes, not {type(data).__name__}")

@@ -25,6 +25,7 @@ from .wire import END, HEADER_SIZE, newest
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
 KILL = 1.0  # seconds that killed greenlets may take at the end
 
+_TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 _MAX_HELD = 64 << 10  # bytes
 _READ, _WRITE = 1, 2  # what a watcher waits for
 
@@ -176,25 +177,30 @@ class Scheduler:
         self._check_done()
 
     def _on_frame(self, frame: wire.Frame) -> None:
-        kind, number, _, data = frame
+        kind, number, head, data = frame
         if kind == wire.STOP:
             self._stopping = True
             self._grace.start(self._done.set)
             self._check_done()
             return
-        if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
-            raise wire.ProtocolError(f"a frame of type {kind & ~END}")
+        bare = kind & ~END
+        if bare not in _TO_STREAMS:
+            raise wire.ProtocolError(f"a frame of type {bare}")
         stream = self.streams.get(number)
         if stream is None:
             if (number - self._last - 1) & 0xFFFFFFFF < 1 << 31:
                 raise wire.ProtocolError(f"a frame for stream {number}, which was never used")
             return  # late: it has been closed
-        if kind & ~END == wire.DATA:
+        if bare == wire.DATA:
             if stream.body is None:
                 raise wire.ProtocolError("a body that goes on after its end")
             stream.body.feed(data, kind >= END)
-        elif kind == wire.CREDIT:
+        elif bare == wire.TEXT or bare == wire.BINARY:
+            stream.feed_message(bare, data, kind >= END)
+        elif bare == wire.CREDIT:
             stream.credit += wire.credit_size(data)
+        elif bare == wire.CLOSE:
+            stream.shut(*head)
         else:
             stream.gone = True
         self.wake(stream)

@@ -61,6 +61,14 @@ class Stream:
     def run(self) -> None:
         raise NotImplementedError
 
+    def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
+        """Takes one TEXT or BINARY frame. Raises ProtocolError."""
+        raise wire.ProtocolError("a message where none is due")
+
+    def shut(self, code: int, reason: str) -> None:
+        """Takes a CLOSE frame. Raises ProtocolError."""
+        raise wire.ProtocolError("CLOSE where none is due")
+
     def receive(self) -> bytes:
         """Returns the next part of the body as soon as there is one, b"" at its end. Raises ClientGone."""
         scheduler, body = self.scheduler, self.body

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +14,19 @@ import pytest
 from support import raw
 from support.cases import Cases
 from support.check import Servers
+from support.polling import wait_until
 from support.server import Server
+from support.websocket import Rejected, WebSocket
 
 SITE = """
     @function header Function *
     python @function {
         module_esgi conformance_esgi:function
+        workers 1
+        import worker
+    }
+    python /ws/* {
+        module_esgi conformance_esgi_websocket:app
         workers 1
         import worker
     }
@@ -336,3 +344,45 @@ def test_a_slow_client_stops_its_own_app_alone(plain: Server) -> None:
         client.send(f"GET /?{HELD_BACK} HTTP/1.1\r\nHost: test\r\nCase: large\r\n\r\n".encode())
         assert client.head()[0] == 200
         assert cases.get("text").status_code == 201
+
+
+# WebSockets; test_websocket.py has what they have in common with ASGI's.
+
+
+def test_scope_of_a_websocket(plain: Server) -> None:
+    with WebSocket(plain, "/ws/scope?a=%20", "Sec-WebSocket-Protocol: chat, superchat", "X-A: 1") as socket:
+        shown = ast.literal_eval(str(socket.message()))
+        client = socket.connection.socket.getsockname()
+    headers = shown.pop("headers")
+    assert (headers["host"], headers["sec-websocket-protocol"], headers["x-a"]) == ("test", "chat, superchat", "1")
+    assert shown == {
+        "proto": "ws",
+        "esgi_version": "0.1",
+        "http_version": "1.1",
+        "server": "test:80",
+        "client": f"127.0.0.1:{client[1]}",
+        "scheme": "ws",
+        "method": "GET",
+        "path": "/ws/scope",
+        "query_string": "a=%20",
+        "authority": "test",
+    }
+
+
+def test_a_close_before_the_accept_is_a_403(plain: Server) -> None:
+    key = Cases.key()
+    with pytest.raises(Rejected) as rejected:
+        WebSocket(plain, f"/ws/reject?{key}")
+    assert rejected.value.response.status == 403
+    assert wait_until(lambda: plain.get(f"/ws/?{key}").json(), "notes") == ["AlreadyResponded", "nothing"]
+
+
+def test_what_is_not_allowed_raises_in_a_websocket(plain: Server) -> None:
+    key = Cases.key()
+    with WebSocket(plain, f"/ws/wrong?{key}") as socket:
+        assert json.loads(socket.message()) == [
+            *("TypeError", "ValueError", "ValueError", "ValueError", "TypeError", "TypeError"),
+            *("AlreadyResponded", "TypeError", "TypeError", "UnicodeEncodeError", "ValueError"),
+        ]
+        assert socket.end() == (1000, "")
+    assert wait_until(lambda: plain.get(f"/ws/?{key}").json(), "notes") == ["Closed", 0, "nothing"]

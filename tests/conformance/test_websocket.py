@@ -1,4 +1,4 @@
-"""ASGI's WebSocket message format 2.5, clause by clause, and RFC 6455 as a client sees it."""
+"""ASGI's WebSocket message format 2.5, clause by clause, and RFC 6455 as a client sees it, also under ESGI."""
 
 import ast
 import json
@@ -20,8 +20,7 @@ SITE = """
     log
     encode gzip
     python /compressed/* {{
-        module_asgi conformance_websocket:app
-        runtime {runtime}
+        {app}
         workers 1
         root_path /compressed
         import worker
@@ -31,8 +30,7 @@ SITE = """
         }}
     }}
     python {{
-        module_asgi conformance_websocket:app
-        runtime {runtime}
+        {app}
         workers 1
         import worker
         websocket {{
@@ -42,9 +40,20 @@ SITE = """
 """
 
 
-@pytest.fixture(scope="module", params=["native", "uvloop"])
+APPS = {
+    "native": "module_asgi conformance_websocket:app\nruntime native",
+    "uvloop": "module_asgi conformance_websocket:app\nruntime uvloop",
+    "esgi": "module_esgi conformance_esgi_websocket:app",
+}
+
+
+@pytest.fixture(scope="module", params=APPS)
 def server(request: pytest.FixtureRequest, serve_shared: Servers) -> Server:
-    return serve_shared(SITE.format(runtime=request.param), warm_up="/")
+    return serve_shared(SITE.format(app=APPS[request.param]), warm_up="/")
+
+
+# conformance/test_esgi.py has what is otherwise under ESGI.
+asgi_alone = pytest.mark.parametrize("server", ["native", "uvloop"], indirect=True)
 
 
 def notes(server: Server, key: str) -> Any:
@@ -59,6 +68,7 @@ def key() -> str:
 # The handshake (RFC 6455, section 4.2; ASGI, "WebSocket Connection Scope").
 
 
+@asgi_alone
 def test_scope(server: Server) -> None:
     with WebSocket(server, "/scope?a=%20", "Sec-WebSocket-Protocol: chat, superchat", "X-A: 1") as socket:
         text = socket.message()
@@ -134,6 +144,7 @@ def test_a_message_may_come_together_with_the_handshake(server: Server) -> None:
 # Rejection.
 
 
+@asgi_alone
 def test_a_close_before_the_accept_is_a_403(server: Server) -> None:
     name = key()
     with pytest.raises(Rejected) as rejected:
@@ -142,6 +153,7 @@ def test_a_close_before_the_accept_is_a_403(server: Server) -> None:
     assert notes(server, name) == [{"type": "websocket.disconnect", "code": 1006, "reason": ""}]
 
 
+@asgi_alone
 @pytest.mark.parametrize("status", [200, 401, 418])
 def test_denial_response(server: Server, status: int) -> None:
     with pytest.raises(Rejected) as rejected:
@@ -152,7 +164,13 @@ def test_denial_response(server: Server, status: int) -> None:
     assert response.values(b"x-why") == [b"because"]
 
 
-@pytest.mark.expect_errors("before the accept", "without a complete response", "/fail_early", "/leave_early")
+@pytest.mark.expect_errors(
+    "before the accept",
+    "without a complete response",
+    "without an answer to the handshake",
+    "/fail_early",
+    "/leave_early",
+)
 def test_an_app_that_gives_no_answer_is_a_500(server: Server) -> None:
     for case in ("fail_early", "leave_early"):
         with pytest.raises(Rejected) as rejected:
@@ -214,6 +232,7 @@ def test_large_messages_of_two_tasks_do_not_mix(server: Server) -> None:
     assert got == ["a" * 1_000_000] * 3 + ["b" * 1_000_000] * 3
 
 
+@asgi_alone
 def test_messages_that_are_not_allowed_raise(server: Server) -> None:
     name = key()
     with WebSocket(server, f"/wrong?{name}") as socket:
