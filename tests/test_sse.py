@@ -1,0 +1,71 @@
+"""Server-sent events leave at once, also behind Caddy's `encode gzip`, over HTTP/1.1 and HTTP/2."""
+
+import statistics
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from support.check import Servers
+from support.server import Server
+
+APPS = {"wsgi": "module_wsgi sse_app:wsgi", "asgi": "module_asgi sse_app:asgi"}
+SOON = 0.050  # seconds from an event's making to its arrival; half of what lies between two events
+
+
+def site(interface: str, encode: bool = False) -> str:
+    return f"{'encode gzip' if encode else ''}\npython {{\n{APPS[interface]}\nworkers 1\nimport worker\n}}"
+
+
+@pytest.fixture(scope="module", params=[f"{app}-{way}" for app in APPS for way in ("plain", "gzip", "http2-gzip")])
+def server(serve_shared: Servers, request: pytest.FixtureRequest) -> Iterator[Server]:
+    interface, _, way = request.param.partition("-")
+    yield serve_shared(site(interface, "gzip" in way), tls="http2" in way, warm_up="/open?warm-up")
+    serve_shared.close()
+
+
+@contextmanager
+def events(server: Server, target: str) -> Iterator[tuple[httpx.Response, Iterator[str]]]:
+    """A response of server-sent events, and what each one says."""
+    with server.new_client(http2=server.tls) as client, client.stream("GET", target) as response:
+        assert response.http_version == ("HTTP/2" if server.tls else "HTTP/1.1")
+        lines = response.iter_lines()
+        yield response, (line.removeprefix("data: ") for line in lines if line)
+
+
+def open_gate(server: Server, gate: str) -> None:
+    assert server.get(f"/open?{gate}").status_code == 204
+
+
+def test_each_event_arrives_before_the_next_is_made(server: Server) -> None:
+    key = uuid.uuid4().hex
+    open_gate(server, f"{key}0")
+    with events(server, f"/gated?{key}") as (response, said):
+        for number in range(3):
+            assert next(said) == str(number)
+            open_gate(server, f"{key}{number + 1}")
+        assert list(said) == []
+        assert response.headers.get("content-encoding") == (
+            "gzip" if "encode" in server.caddyfile.read_text() else None
+        )
+
+
+def test_an_event_arrives_within_50_milliseconds(server: Server) -> None:
+    """In the median: one that waited for the next, or for a timer, would make all of them late."""
+    with events(server, "/paced") as (_, said):
+        delays = [time.monotonic() - float(event) for event in said]
+    assert len(delays) == 9
+    assert statistics.median(delays) < SOON, delays
+
+
+def test_the_headers_arrive_before_the_first_event(serve: Servers) -> None:
+    server = serve(site("asgi"))
+    key = uuid.uuid4().hex
+    with events(server, f"/gated?{key}") as (response, said):
+        assert response.headers["content-type"] == "text/event-stream"
+        for number in range(3):
+            open_gate(server, f"{key}{number}")
+            assert next(said) == str(number)
