@@ -151,6 +151,34 @@ def test_a_gigabyte_costs_the_worker_next_to_nothing(asgi: Server, wsgi: Server,
     assert max(growth.megabytes().values()) < 32
 
 
+@pytest.mark.parametrize("app", ["flask", "django", "starlette"])
+def test_what_frameworks_send(serve: Servers, folder: Path, app: str) -> None:
+    """Their bytes do not pass through Python either."""
+    interface = "asgi" if app == "starlette" else "wsgi"
+    server = serve(f"python {{\n module_{interface} file_apps:{app}_app \n workers 1 \n import worker \n}}")
+    with raw.Connection(server) as client:
+        assert client.get(f"/file?{folder / 'content'}".encode()).body == CONTENT
+        before = float(client.get(b"/cpu").body)
+        client.send(f"GET /file?{folder / 'large'} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        status, headers = client.head()
+        assert (status, dict(headers)[b"content-length"]) == (200, str(GIGABYTE).encode())
+        assert client.skip(GIGABYTE) == GIGABYTE
+        used = float(client.get(b"/cpu").body) - before
+    assert used < CPU, f"{used * 1000:.1f} ms"
+
+
+def test_gevent(serve: Servers, folder: Path) -> None:
+    server = serve("python {\n module_wsgi files_wsgi:app \n runtime gevent \n workers 1 \n import worker \n}")
+    with raw.Connection(server) as client:
+        assert client.get(target("/buffered", folder / "content", seek=10).encode()).body == CONTENT[10:]
+        before = float(client.get(b"/cpu").body)
+        client.send(f"GET {target('/buffered', folder / 'large')} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        assert client.head()[0] == 200
+        assert client.skip(GIGABYTE) == GIGABYTE
+        used = float(client.get(b"/cpu").body) - before
+    assert used < CPU, f"{used * 1000:.1f} ms"
+
+
 class TestRange:
     """Ranges of a file that an app gives as a whole (RFC 9110, section 14)."""
 
