@@ -36,6 +36,8 @@ class Case:
     """The app that other servers run, where they do not speak the interface."""
     upload: int = 0
     """Bytes in the request's body; 0 makes it a GET."""
+    events: bool = False
+    """The load is clients that listen to /events; each event counts as a request."""
 
     @property
     def method(self) -> str:
@@ -77,6 +79,11 @@ def _alone(interface: str) -> Case:
     return Case(f"alone-{interface}", title, interface, f"plain_{interface}:hello", HELLO, RESPOND_HELLO, ALONE)
 
 
+def _events(name: str, app: str, when: str) -> Case:
+    title = f"Server-sent events, 10 a second to each client, {when} (requests are events)"
+    return Case(name, title, "asgi", f"events_asgi:{app}", HELLO, "", {1: 500}, events=True)
+
+
 JSON_HELLO = b'{"message":"Hello, world!"}'
 RESPOND_JSON = f"respond `{JSON_HELLO.decode()}`"
 
@@ -92,6 +99,8 @@ CASES = (
     _download("asgi"),
     _alone("wsgi"),
     _alone("asgi"),
+    _events("events", "own_pace", "each at its own time"),
+    _events("broadcast", "broadcast", "all at the same time"),
 )
 """All cases, in the order of the tables."""
 

@@ -10,7 +10,7 @@ from contenders import CONTENDERS
 from results import Outcome, Results, counted, ratio
 
 US = "caddy-snake"
-METRICS = {"requests_per_second": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50"}
+METRICS = {"requests_per_second": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
 
 
 @dataclass(frozen=True)
@@ -106,5 +106,7 @@ CRITERIA: tuple[RatioCriterion | StartupCriterion, ...] = (
     StartupCriterion("flask", GUNICORN, 0.1),
     RatioCriterion("alone-asgi", 1, "p50_us", ("respond",), 2.5),
     RatioCriterion("alone-wsgi", 1, "p50_us", ("respond",), 3.5),
+    RatioCriterion("broadcast", 1, "cpu_us", ("uvicorn",), 0.6),
+    RatioCriterion("broadcast", 1, "p99_us", ("uvicorn",), 1),
 )
-"""All promises. One worker: 64 connections; two workers: 100; `alone`: one."""
+"""All promises. One worker: 64 connections; two workers: 100; `alone`: one; `broadcast`: 500."""

@@ -1,4 +1,4 @@
-"""Load on one contender for some seconds, by wrk, and what it took."""
+"""Load on one contender for some seconds, and what it took: by wrk, or as events.py says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import events
 from request import LOG, Failure, wrong_answer
 from results import Sample
 from stack import Stack
@@ -26,7 +27,14 @@ def find_wrk() -> str:
 
 
 def measure(stack: Stack, wrk: str, connections: int, seconds: int) -> Sample:
-    """Keep `connections` keep-alive connections busy for `seconds`. Raise Failure if a single answer was wrong."""
+    """Put a contender under its case's load. Raise Failure if a single answer was wrong."""
+    if stack.case.events:
+        return events.measure(stack, connections, seconds)
+    return _measure_requests(stack, wrk, connections, seconds)
+
+
+def _measure_requests(stack: Stack, wrk: str, connections: int, seconds: int) -> Sample:
+    """Keep `connections` keep-alive connections busy for `seconds`."""
     threads = min(THREADS, connections)
     command = [wrk, "--threads", str(threads), "--connections", str(connections), "--duration", f"{seconds}s"]
     command += ["--timeout", "30s", "--script", str(SCRIPT), f"http://127.0.0.1:{stack.port}/"]
