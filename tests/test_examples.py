@@ -9,6 +9,7 @@ import pytest
 from run_examples import EXAMPLES, prepare_django
 from support.check import Servers
 from support.server import Server, isolated_environment
+from support.websocket import WebSocket
 from support.worker import Worker
 
 
@@ -67,7 +68,9 @@ def test_library(all_three: Server) -> None:
     assert "Books" in page.text
 
 
-@pytest.mark.parametrize(("example", "text"), [("flask", "Guest book"), ("fastapi", "Tea"), ("django", "Walden")])
+@pytest.mark.parametrize(
+    ("example", "text"), [("flask", "Guest book"), ("fastapi", "Tea"), ("django", "Walden"), ("esgi", "Chat room")]
+)
 def test_each_by_itself(serve: Servers, worker: Worker, example: str, text: str) -> None:
     server = serve.new()
     (server.folder / ".venv").symlink_to(worker.venv)
@@ -75,3 +78,17 @@ def test_each_by_itself(serve: Servers, worker: Worker, example: str, text: str)
         prepare(worker, server.folder, server.folder / "data")
     run(server, example)
     assert text in server.get("/products" if example == "fastapi" else "/").text
+
+
+def test_chat_room(serve: Servers, worker: Worker) -> None:
+    server = serve.new()
+    (server.folder / ".venv").symlink_to(worker.venv)
+    run(server, "esgi")
+    with WebSocket(server, "/room") as ada, WebSocket(server, "/room") as zoe:
+        for line in ("Is anybody here?", "Zoë <3"):
+            zoe.text(line)
+            assert [ada.message(), zoe.message()] == [line.replace("<", "&lt;")] * 2
+        zoe.close()
+        ada.text("Goodbye")
+        assert ada.message() == "Goodbye"
+    assert server.get("/elsewhere").status_code == 404

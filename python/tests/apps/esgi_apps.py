@@ -265,3 +265,47 @@ def with_hooks(scope: dict[str, Any], protocol: Any) -> None:
 
 
 with_hooks.__esgi_init__ = lambda: events.append("begun")  # type: ignore[attr-defined]
+
+
+# WebSockets
+
+
+def view_ws_echo(scope: dict[str, Any], protocol: Any) -> None:
+    transport = protocol.accept()
+    while (message := transport.receive()).kind:
+        (transport.send_bytes if message.kind == 1 else transport.send_str)(message.data)
+
+
+def view_ws_large(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.accept().send_bytes(bytes(int(scope["query_string"])))
+
+
+def view_ws_count(scope: dict[str, Any], protocol: Any) -> None:
+    transport = protocol.accept()
+    transport.send_str(str(len(transport.receive().data)))
+    transport.receive()
+
+
+def view_ws_wait(scope: dict[str, Any], protocol: Any) -> None:
+    """Receives when /open has been called."""
+    transport = protocol.accept()
+    gate.clear()
+    gate.wait(20)
+    while transport.receive().kind:
+        pass
+
+
+def view_ws_reject(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.close()
+
+
+def view_ws_nothing(scope: dict[str, Any], protocol: Any) -> None: ...
+
+
+def view_ws_raise(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.accept()
+    raise ValueError("in a WebSocket")
+
+
+def view_ws_leave(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.accept()
