@@ -103,7 +103,7 @@ def test_what_the_app_does_not_receive_gets_no_credit(worker: Worker) -> None:
 @pytest.mark.parametrize(
     "late", [frame(BINARY | END, 1, None, bytes(WINDOW + 1)), frame(BINARY, 1, None, bytes(WINDOW)) * 2]
 )
-def test_threat_15_messages_beyond_the_credit_end_the_worker(launch: Launch, late: bytes) -> None:
+def test_messages_beyond_the_credit_end_the_worker(launch: Launch, late: bytes) -> None:
     worker = launch("esgi_apps:app", "esgi").start()
     assert connect(worker, "/ws/wait") == 1
     worker.write(late)
