@@ -19,7 +19,10 @@ func init() {
 	caddy.RegisterModule(new(App))
 	// Apps stop in no particular order. At exit the pools go last, when the HTTP servers have finished their requests.
 	// Context.OnExit would not do: Provision gets a copy of the context.
-	caddy.OnExit(func(context.Context) { closePools() })
+	caddy.OnExit(func(context.Context) {
+		closePools()
+		runExitFunctions()
+	})
 }
 
 // Handler is the HTTP handler that passes requests to one Python app. It holds configuration; the App holds the workers.
@@ -72,8 +75,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	h.pool = h.app.register(s)
-	return nil
+	h.pool, err = h.app.register(s)
+	return err
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It answers every request: the next handler is never called.
@@ -134,16 +137,24 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
-// register notes that a handler needs an app with these settings. Handlers are provisioned one after another.
-func (a *App) register(s settings) *poolRef {
+// register notes that a handler needs an app with these settings. Handlers are provisioned one after another. It fails if
+// the app cannot share an interpreter with another one that is to.
+func (a *App) register(s settings) (*poolRef, error) {
 	for _, ref := range a.refs {
 		if ref.settings.key() == s.key() {
-			return ref
+			return ref, nil
+		}
+	}
+	for _, ref := range a.refs {
+		if s.WorkersRuntime == runtimeThread && ref.settings.WorkersRuntime == runtimeThread {
+			if err := checkSharing(ref.settings, s); err != nil {
+				return nil, err
+			}
 		}
 	}
 	ref := &poolRef{settings: s}
 	a.refs = append(a.refs, ref)
-	return ref
+	return ref, nil
 }
 
 // watch notes that a server passes requests to the app, and returns what the server strips from paths. Handlers are
@@ -171,9 +182,10 @@ func (a *App) Start() error {
 	if len(a.refs) > 0 {
 		raiseHeapFloor()
 	}
+	g := newGeneration(a.refs)
 	results := make(chan error)
 	for _, ref := range a.refs {
-		go func() { results <- ref.acquire(a.logger) }()
+		go func() { results <- ref.acquire(g, a.logger) }()
 	}
 	var errs []error
 	for range a.refs {
@@ -183,8 +195,10 @@ func (a *App) Start() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.release()
+		g.rollBack()
 		return err
 	}
+	g.commit()
 	for _, ref := range a.refs {
 		ref.pool.Load().inUse.Store(true)
 	}
@@ -232,10 +246,10 @@ func (a *App) release() {
 }
 
 // acquire takes the running pool with these settings, or starts one.
-func (ref *poolRef) acquire(logger *zap.Logger) error {
+func (ref *poolRef) acquire(g *generation, logger *zap.Logger) error {
 	key := ref.settings.key()
 	value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return newPool(ref.settings, launchProcess, logger.With(zap.String("app", ref.settings.App)))
+		return g.newPool(ref.settings, logger.With(zap.String("app", ref.settings.App)))
 	})
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ type Config struct {
 	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU.
 	Workers int `json:"workers,omitempty"`
 
-	// Where workers run: "process" (the default), or "thread" inside Caddy (not in this version).
+	// Where workers run: "process" (the default), or "thread", in one interpreter inside Caddy that all such apps share.
 	WorkersRuntime string `json:"workers_runtime,omitempty"`
 
 	// How a worker runs requests. WSGI: "sync" (threads, the default) or "gevent" (a greenlet for each request). ASGI:
@@ -111,23 +111,30 @@ var defaultRuntimes = map[string]string{
 	interfaceESGI: runtimeGevent,
 }
 
+// Where workers run.
+const (
+	runtimeProcess = "process"
+	runtimeThread  = "thread"
+)
+
 // forever is the timeout that never ends.
 const forever caddy.Duration = -1
 
 // settings is a Config resolved: everything that decides how Python runs, and nothing else. Two handlers with equal
 // settings share one pool.
 type settings struct {
-	Interface    string        // interfaceWSGI, interfaceASGI or interfaceESGI
-	App          string        // "module:variable"
-	Workers      int           // at least 1
-	Runtime      string        // "sync" or runtimeGevent; "native", "uvloop" or "auto"
-	Threads      int           // WSGI threads in each worker, at least 1; 1 where it has no meaning
-	Lifespan     string        // "on", "off" or "auto"
-	WorkingDir   string        // absolute, symlinks resolved; never empty
-	Python       string        // the interpreter's absolute path
-	Env          []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
-	StartTimeout time.Duration // 0: for ever
-	DrainTimeout time.Duration // 0: for ever
+	Interface      string        // interfaceWSGI, interfaceASGI or interfaceESGI
+	App            string        // "module:variable"
+	Workers        int           // at least 1
+	WorkersRuntime string        // runtimeProcess or runtimeThread
+	Runtime        string        // "sync" or runtimeGevent; "native", "uvloop" or "auto"
+	Threads        int           // WSGI threads in each worker, at least 1; 1 where it has no meaning
+	Lifespan       string        // "on", "off" or "auto"
+	WorkingDir     string        // absolute, symlinks resolved; never empty
+	Python         string        // the interpreter's absolute path
+	Env            []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
+	StartTimeout   time.Duration // 0: for ever
+	DrainTimeout   time.Duration // 0: for ever
 }
 
 // threaded says that each open request holds one of its worker's threads.
@@ -181,15 +188,16 @@ func (c *Config) resolve() (settings, error) {
 		return settings{}, err
 	}
 	s := settings{
-		Workers:      c.Workers,
-		Runtime:      c.Runtime,
-		Threads:      c.Threads,
-		Lifespan:     cmp.Or(c.Lifespan, "off"),
-		WorkingDir:   workingDir,
-		Python:       python,
-		Env:          env,
-		StartTimeout: limit(c.StartTimeout, defaultStartTimeout),
-		DrainTimeout: limit(c.DrainTimeout, defaultDrainTimeout),
+		Workers:        c.Workers,
+		Runtime:        c.Runtime,
+		Threads:        c.Threads,
+		Lifespan:       cmp.Or(c.Lifespan, "off"),
+		WorkingDir:     workingDir,
+		Python:         python,
+		Env:            env,
+		StartTimeout:   limit(c.StartTimeout, defaultStartTimeout),
+		DrainTimeout:   limit(c.DrainTimeout, defaultDrainTimeout),
+		WorkersRuntime: cmp.Or(c.WorkersRuntime, runtimeProcess),
 	}
 	if s.Workers == 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
@@ -363,12 +371,14 @@ func (c *Config) validateApp() error {
 
 // validateRuntime checks the settings that depend on the interface.
 func (c *Config) validateRuntime() error {
-	switch c.WorkersRuntime {
-	case "", "process":
-	case "thread":
-		return wrong("workers_runtime", "thread is not in this version; use process, the default")
-	default:
-		return wrong("workers_runtime", "%q is unknown; use process, the default", c.WorkersRuntime)
+	switch {
+	case c.WorkersRuntime == "" || c.WorkersRuntime == runtimeProcess:
+	case c.WorkersRuntime != runtimeThread:
+		return wrong("workers_runtime", "%q is unknown; use process, the default, or thread", c.WorkersRuntime)
+	case noThreads != "":
+		return wrong("workers_runtime", "%s", noThreads)
+	case c.Runtime == runtimeGevent:
+		return wrong("workers_runtime", "thread runs no gevent, which patches a whole process and here that is Caddy's; use process, the default")
 	}
 
 	iface, _ := c.app()

@@ -3,15 +3,12 @@
 package caddysnake
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 
@@ -19,9 +16,6 @@ import (
 
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
-
-// maxLine is the longest line of a worker's output that becomes one log entry, in bytes; longer ones are split.
-const maxLine = 16 << 10
 
 // socketBuffer is how much of what one side sent may wait for the other to read, in bytes.
 const socketBuffer = 512 << 10
@@ -31,10 +25,10 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	files  *descriptors // the worker's Conn closes it
+	output output
 
-	mu      sync.Mutex // guards the fields below
-	last    string     // the last line it wrote to stderr
-	waitErr error      // what Wait returned
+	mu      sync.Mutex
+	waitErr error // what Wait returned; guarded by mu
 }
 
 // The worker's ends of its two socketpairs, as the descriptors that it inherits.
@@ -99,8 +93,8 @@ func (p *process) start(logger *zap.Logger) error {
 	}
 	logger = logger.With(zap.Int("pid", p.cmd.Process.Pid))
 	var readers sync.WaitGroup
-	readers.Go(func() { p.logLines(stdout, logger, "stdout") })
-	readers.Go(func() { p.logLines(stderr, logger, "stderr") })
+	readers.Go(func() { p.output.log(stdout, logger, "stdout") })
+	readers.Go(func() { p.output.log(stderr, logger, "stderr") })
 	go p.wait([]*os.File{stdout, stderr}, &readers)
 	return nil
 }
@@ -165,24 +159,6 @@ func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
 	close(p.exited)
 }
 
-// logLines makes each line of a worker's output a log entry.
-func (p *process) logLines(r io.Reader, logger *zap.Logger, stream string) {
-	lines := bufio.NewReaderSize(r, maxLine)
-	for {
-		line, _, err := lines.ReadLine()
-		if err != nil {
-			return
-		}
-		text := strings.ToValidUTF8(string(line), "\uFFFD")
-		if stream == "stderr" && text != "" {
-			p.mu.Lock()
-			p.last = text
-			p.mu.Unlock()
-		}
-		logger.Info("worker output", zap.String("stream", stream), zap.String("line", text))
-	}
-}
-
 // Exited implements interpreter.
 func (p *process) Exited() <-chan struct{} { return p.exited }
 
@@ -200,10 +176,7 @@ func (p *process) Reason() string {
 	} else if p.waitErr != nil {
 		reason = p.waitErr.Error()
 	}
-	if p.last != "" {
-		reason += "; the last line it wrote: " + p.last
-	}
-	return reason
+	return p.output.explain(reason)
 }
 
 // Kill implements interpreter.

@@ -126,10 +126,9 @@ class Scheduler:
             self._start(f"wsgi-{number + 1}", self._work, thread)
         self._start("wsgi-watchdog", self._watch)
         self._done.wait()
+        self._end()
         if self._error is not None:
             raise self._error
-        if self._stopping:
-            self._end()
 
     def put(
         self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
@@ -191,8 +190,9 @@ class Scheduler:
         thread.start()
 
     def _end(self) -> None:
-        """Ends the threads, so that none runs while the interpreter exits, but those that an app holds fast."""
-        if left := len(self.streams):
+        """Ends the threads, but those that an app holds fast: none is to run while the interpreter exits, nor to stay in
+        one that does not."""
+        if self._stopping and (left := len(self.streams)):
             self._put_control(wire.log("warn", "requests did not end after stop; they are left", count=left))
         with contextlib.suppress(OSError):  # Caddy has gone
             self._sock.shutdown(socket.SHUT_RD)  # wakes who reads

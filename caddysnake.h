@@ -1,0 +1,14 @@
+// The interpreter inside Caddy: caddysnake.c starts it, thread.go calls it.
+#ifndef CADDYSNAKE_H
+#define CADDYSNAKE_H
+
+// Loads the shared library of Python, starts its interpreter on a thread of its own and has it run `source` there.
+// Returns when the interpreter is ready, NULL if it is, or what went wrong: one line, to be freed by the caller.
+//
+// library: the path of the shared library. program: the path of the interpreter that it belongs to, which decides
+// sys.executable and with it the virtual environment. source: a program that does not end.
+//
+// A process has one interpreter, for ever: call this once.
+char *caddysnake_start(const char *library, const char *program, const char *source);
+
+#endif

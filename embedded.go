@@ -1,0 +1,354 @@
+//go:build !windows
+
+package caddysnake
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/marshal"
+	"github.com/mliezun/caddy-snake/internal/wire"
+)
+
+// embedded is the Python interpreter inside Caddy. There is at most one, and it lives until Caddy exits: CPython cannot be
+// unloaded. Caddy gives it orders through a pipe; python/caddysnake/thread.py does them, one after another.
+var embedded struct {
+	mu      sync.Mutex // guards the fields below
+	python  *python    // nil: none has been started
+	app     string     // the one it was started for
+	failed  error      // why it cannot be used any more
+	orders  *os.File
+	threads map[uint32]*thread // those that have not ended, by number
+	number  uint32             // of the last one
+	exited  chan struct{}      // closed when the exit functions have run
+}
+
+// interpreterFor returns what s runs on: the interpreter inside Caddy, which is started if there is none.
+func interpreterFor(s settings) (*python, error) {
+	wanted, err := probe(s.Python)
+	if err != nil {
+		return nil, err
+	}
+	e := &embedded
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.failed != nil:
+		return nil, e.failed
+	case e.python == nil:
+		if err := startInterpreter(wanted, s); err != nil {
+			e.failed = err
+			return nil, err
+		}
+	case !sameFile(e.python.Library, wanted.Library):
+		return nil, fmt.Errorf("%s (Python %s) cannot run in this Caddy, in which Python %s runs since it was started for %q: "+
+			"restart Caddy if all its apps are to use the new one, or set workers_runtime process",
+			s.Python, wanted.Version, e.python.Version, e.app)
+	}
+	return wanted, nil
+}
+
+// startInterpreter is called with embedded.mu held, once.
+func startInterpreter(p *python, s settings) error {
+	dir, err := unpackedPackage()
+	if err != nil {
+		return fmt.Errorf("unpacking the worker package: %w", err)
+	}
+	theirOrders, orders, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe for Python: %w", err)
+	}
+	reports, theirReports, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe for Python: %w", err)
+	}
+	ordersFD, err := handOver(theirOrders)
+	if err != nil {
+		return err
+	}
+	reportsFD, err := handOver(theirReports)
+	if err != nil {
+		return err
+	}
+	// If it ends in spite of all, the end of the reports says so.
+	source := fmt.Sprintf(`
+import os, sys
+try:
+    sys.path.insert(0, %s)
+    from caddysnake import thread
+    del sys.path[0]
+    thread.main(%d, %d)
+finally:
+    os.close(%[2]d)
+    os.close(%[3]d)
+`, strconv.QuoteToASCII(filepath.Dir(dir)), ordersFD, reportsFD)
+	if err := startPython(p.Library, s.Python, source); err != nil {
+		return err
+	}
+	e := &embedded
+	e.python, e.app, e.orders, e.threads, e.exited = p, s.App, orders, map[uint32]*thread{}, make(chan struct{})
+	go readReports(reports)
+	return nil
+}
+
+// handOver gives Python a file of its own: a descriptor that no finalizer of ours closes. It closes f.
+func handOver(f *os.File) (int, error) {
+	defer func() { _ = f.Close() }()
+	syscall.ForkLock.RLock() // see socketpair
+	defer syscall.ForkLock.RUnlock()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		return 0, fmt.Errorf("duplicating a descriptor for Python: %w", err)
+	}
+	syscall.CloseOnExec(fd)
+	return fd, syscall.SetNonblock(fd, false)
+}
+
+// readReports marks the threads that have ended.
+func readReports(reports io.Reader) {
+	e := &embedded
+	for {
+		var report [4]byte
+		_, err := io.ReadFull(reports, report[:])
+		e.mu.Lock()
+		number := binary.LittleEndian.Uint32(report[:])
+		switch {
+		case err != nil:
+			e.failed = errors.New("the interpreter inside Caddy has ended, its reason is on Caddy's standard error")
+			for _, t := range e.threads {
+				close(t.ended)
+			}
+			clear(e.threads)
+		case number == 0:
+			close(e.exited)
+		default:
+			if t := e.threads[number]; t != nil {
+				close(t.ended)
+				delete(e.threads, number)
+			}
+		}
+		e.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// order sends an order, a dict of which "order" names the kind. It is called with embedded.mu held.
+func order(dict []byte) error {
+	if embedded.failed != nil {
+		return embedded.failed
+	}
+	_, err := embedded.orders.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(dict))), dict...))
+	return err
+}
+
+// commit says that all apps of the generation have started.
+func (g *generation) commit() { g.end("commit") }
+
+// rollBack says that the generation could not start and that its workers have ended.
+func (g *generation) rollBack() { g.end("roll_back") }
+
+func (g *generation) end(kind string) {
+	if len(g.roots) == 0 {
+		return
+	}
+	embedded.mu.Lock()
+	defer embedded.mu.Unlock()
+	if embedded.python == nil {
+		return
+	}
+	b := marshal.AppendDict(nil)
+	b = marshal.AppendString(marshal.AppendKey(b, "order"), kind)
+	b = marshal.AppendInt(marshal.AppendKey(b, "generation"), int64(g.number))
+	_ = order(marshal.AppendDictEnd(b)) // it fails only if there is no interpreter, and then nothing to do
+}
+
+// runExitFunctions runs what Python's atexit has, when Caddy exits and all workers have ended.
+func runExitFunctions() {
+	embedded.mu.Lock()
+	exited := embedded.exited
+	if exited == nil {
+		embedded.mu.Unlock()
+		return
+	}
+	b := marshal.AppendString(marshal.AppendKey(marshal.AppendDict(nil), "order"), "exit")
+	err := order(marshal.AppendDictEnd(b))
+	embedded.mu.Unlock()
+	if err != nil {
+		return
+	}
+	select {
+	case <-exited:
+	case <-time.After(stopTimeout):
+	}
+}
+
+// thread is a worker's interpreter that is a thread inside Caddy.
+type thread struct {
+	logger *zap.Logger
+	files  *descriptors // the worker's Conn closes it
+	fd     int          // the worker's end of files
+	output output
+	ended  chan struct{} // closed when it has ended
+	exited chan struct{} // closed when it has ended and its output is read, or when it is left running
+
+	killing   sync.Once
+	abandoned chan struct{} // closed when nobody waits for it any more
+}
+
+// killGrace is how long a thread has to end by itself: nothing else can end it.
+const killGrace = 3 * time.Second
+
+// outputGrace is how long a process that a thread has forked may hold its output open after its end.
+const outputGrace = time.Second
+
+// launch starts a worker on a thread, with one end of two socketpairs as launchProcess does.
+func (g *generation) launch(python *python) launcher {
+	return func(s settings, _ int, logger *zap.Logger) (interpreter, wire.Socket, error) {
+		ours, theirs, err := socketpair()
+		if err != nil {
+			return nil, nil, err
+		}
+		files, theirFiles, err := newDescriptors()
+		if err != nil {
+			_ = ours.Close()
+			_ = theirs.Close()
+			return nil, nil, err
+		}
+		t := &thread{
+			logger: logger.With(zap.Int("pid", os.Getpid())), files: files,
+			ended: make(chan struct{}), exited: make(chan struct{}), abandoned: make(chan struct{}),
+		}
+		if err := t.start(g, python, s, theirs, theirFiles); err != nil {
+			_ = ours.Close()
+			_ = files.Close()
+			return nil, nil, err
+		}
+		return t, ours, nil
+	}
+}
+
+// start orders the thread. It takes over socket and files.
+func (t *thread) start(g *generation, python *python, s settings, socket, files *os.File) error {
+	stdout, stdoutWriter, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe for a worker: %w", err)
+	}
+	stderr, stderrWriter, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe for a worker: %w", err)
+	}
+	var fds [4]int
+	for i, file := range []*os.File{socket, files, stdoutWriter, stderrWriter} {
+		if fds[i], err = handOver(file); err != nil {
+			return err
+		}
+	}
+	t.fd = fds[1]
+
+	embedded.mu.Lock()
+	embedded.number++
+	number := embedded.number
+	b := marshal.AppendDict(nil)
+	b = marshal.AppendString(marshal.AppendKey(b, "order"), "start")
+	b = marshal.AppendInt(marshal.AppendKey(b, "number"), int64(number))
+	b = marshal.AppendString(marshal.AppendKey(b, "app"), s.App)
+	b = marshal.AppendInt(marshal.AppendKey(b, "generation"), int64(g.number))
+	b = marshal.AppendBytes(marshal.AppendKey(b, "working_dir"), s.WorkingDir)
+	b = appendPaths(marshal.AppendKey(b, "roots"), g.roots)
+	b = appendPaths(marshal.AppendKey(b, "packages"), python.Packages)
+	b = appendPaths(marshal.AppendKey(b, "env"), s.Env)
+	b = marshal.AppendInt(marshal.AppendKey(b, "socket"), int64(fds[0]))
+	b = marshal.AppendInt(marshal.AppendKey(b, "stdout"), int64(fds[2]))
+	b = marshal.AppendInt(marshal.AppendKey(b, "stderr"), int64(fds[3]))
+	if err = order(marshal.AppendDictEnd(b)); err == nil {
+		embedded.threads[number] = t
+	}
+	embedded.mu.Unlock()
+	if err != nil {
+		for _, fd := range fds {
+			_ = syscall.Close(fd)
+		}
+		_ = stdout.Close()
+		_ = stderr.Close()
+		return fmt.Errorf("starting a thread: %w", err)
+	}
+	go t.wait(stdout, stderr)
+	return nil
+}
+
+// appendPaths appends a list of strings in the encoding of file names, which is whatever bytes they are.
+func appendPaths(b []byte, paths []string) []byte {
+	b = marshal.AppendList(b, len(paths))
+	for _, path := range paths {
+		b = marshal.AppendBytes(b, path)
+	}
+	return b
+}
+
+// wait reads the thread's output and waits for its end.
+func (t *thread) wait(stdout, stderr *os.File) {
+	over := make(chan struct{})
+	go func() {
+		var readers sync.WaitGroup
+		readers.Go(func() { t.output.log(stdout, t.logger, "stdout") })
+		readers.Go(func() { t.output.log(stderr, t.logger, "stderr") })
+		<-t.ended
+		deadline := time.Now().Add(outputGrace)
+		_ = stdout.SetReadDeadline(deadline)
+		_ = stderr.SetReadDeadline(deadline)
+		readers.Wait()
+		_ = stdout.Close()
+		_ = stderr.Close()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-t.abandoned:
+	}
+	close(t.exited)
+}
+
+// Exited implements interpreter.
+func (t *thread) Exited() <-chan struct{} { return t.exited }
+
+// Reason implements interpreter.
+func (t *thread) Reason() string { return t.output.explain("its thread ended") }
+
+// Files implements interpreter.
+func (t *thread) Files() (wire.FileSource, int) { return t.files, t.fd }
+
+// Kill implements interpreter. Nothing can end a thread from outside; one that does not end now that its connection has
+// gone is left running.
+func (t *thread) Kill() {
+	t.killing.Do(func() {
+		go func() {
+			select {
+			case <-t.exited:
+			case <-time.After(killGrace):
+				t.logger.Warn("worker thread left running, it did not end in time", zap.Duration("timeout", killGrace))
+				close(t.abandoned)
+			}
+		}()
+	})
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}
+
+// Interface guard.
+var _ interpreter = (*thread)(nil)

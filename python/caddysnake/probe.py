@@ -1,0 +1,39 @@
+"""What Caddy must know of an interpreter to run it inside itself: `PYTHON -c <this file>` prints it as JSON."""
+
+import json
+import os
+import site
+import sys
+import sysconfig
+
+
+def library_places() -> list[str]:
+    """Where the shared library of this interpreter may be, the likeliest first."""
+    suffix = ".dylib" if sys.platform == "darwin" else ".so.1.0"
+    usual = f"libpython{sysconfig.get_config_var('py_version_short')}{sys.abiflags}{suffix}"
+    names = [sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LDLIBRARY"), usual]
+    names = [name for name in dict.fromkeys(names) if name and not name.endswith(".a")]
+    folders = [
+        sysconfig.get_config_var("LIBDIR"),
+        os.path.join(sysconfig.get_config_var("LIBDIR") or "", sysconfig.get_config_var("MULTIARCH") or ""),
+        os.path.join(sys.base_prefix, "lib"),
+        sysconfig.get_config_var("PYTHONFRAMEWORKPREFIX"),
+    ]
+    return [os.path.join(folder, name) for name in names for folder in dict.fromkeys(filter(None, folders))]
+
+
+def main() -> None:
+    places = library_places()
+    packages = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
+    found = {
+        "version": sys.version.split()[0],
+        "supported": sys.version_info >= (3, 10) and sys.implementation.name == "cpython",
+        "library": next(filter(os.path.isfile, places), ""),
+        "places": places,
+        "packages": [path for path in packages if path in sys.path],
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    }
+    print(json.dumps(found))
+
+
+main()

@@ -1,0 +1,183 @@
+"""What apps in one interpreter share: sys.path, sys.modules, the environment, atexit; and how an app is imported anew.
+
+A *root* is an app's working_dir. A *generation* is a number that Caddy gives each configuration it loads; a later one is
+higher. The first worker of a generation in a root finds none of the root's modules, so it imports them anew, while
+workers of the generation before go on with the module objects that they have. Caddy commits a generation once all of its
+apps have started, or rolls it back: then sys.modules is as if it had never been.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import os
+import site
+import sys
+import sysconfig
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+
+@dataclass
+class _Before:
+    """What a generation has replaced, for its rollback."""
+
+    env: dict[str, str]
+    modules: dict[str, ModuleType] = field(default_factory=dict)
+    begun: dict[str, int | None] = field(default_factory=dict)  # roots it has begun, and whose turn it was
+
+
+class Shared:
+    """Keeps the books. Every method may be called from any thread; make one, it takes over `atexit.register`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # guards what follows; reentrant, for imports under it may run any code
+        self._users: Counter[tuple[str, int]] = Counter()  # live workers by root and generation
+        self._begun: dict[str, int] = {}  # the generation whose modules sys.modules has of a root
+        self._before: dict[int, _Before] = {}  # generations that are neither committed nor rolled back
+        self._committed = 0
+        self._env: dict[str, str] = {}  # what apps have set, and what was there (None: nothing)
+        self._replaced: dict[str, str | None] = {}
+        self._exits: dict[tuple[str, int], list[Callable[[], object]]] = {}
+        self._register = atexit.register
+        atexit.register = self._on_register
+
+    def enter(
+        self, root: str, generation: int, roots: Iterable[str], packages: Iterable[str], env: Mapping[str, str]
+    ) -> None:
+        """Makes the interpreter ready for a worker to import its app.
+
+        Args:
+            root: where the app's modules are.
+            generation: the one that the worker belongs to.
+            roots: those of all apps of that generation.
+            packages: further folders to import from, site-packages of a virtual environment.
+            env: the environment variables of all apps of that generation, on top of Caddy's own.
+        """
+        with self._lock:
+            if generation > self._committed and generation not in self._before:
+                self._before[generation] = _Before(self._env)
+                self._set_env(dict(env))
+            before = self._before.get(generation)
+            if before is not None and root not in before.begun:
+                stale = {other for other, _ in self._users if other not in roots} & self._begun.keys()
+                before.begun[root] = self._begun.get(root)
+                before.modules |= _forget({root, *stale})
+            self._begun[root] = max(generation, self._begun.get(root, 0))
+            self._users[root, generation] += 1
+            with contextlib.suppress(ValueError):
+                sys.path.remove(root)
+            sys.path.insert(0, root)
+            for path in filter(None, env.get("PYTHONPATH", "").split(os.pathsep)):
+                if path not in sys.path:
+                    sys.path.insert(1, path)
+            for path in packages:
+                if path not in sys.path:
+                    site.addsitedir(path)
+
+    def leave(self, root: str, generation: int) -> None:
+        """Takes a worker off the books; the last of its kind runs the atexit functions, and lets go of the modules."""
+        with self._lock:
+            self._users[root, generation] -= 1
+            if self._users[root, generation]:
+                return
+            del self._users[root, generation]
+            exits = self._exits.pop((root, generation), [])
+        while exits:
+            try:
+                exits.pop()()
+            except BaseException:  # as atexit does
+                traceback.print_exc()
+        with self._lock:
+            if not any(other == root for other, _ in self._users):
+                _forget({root})
+                self._begun.pop(root, None)
+                sys.path_importer_cache.pop(root, None)
+                with contextlib.suppress(ValueError):
+                    sys.path.remove(root)
+        gc.collect()
+
+    def commit(self, generation: int) -> None:
+        """All apps of the generation have started: lets go of the modules that it has replaced."""
+        with self._lock:
+            self._committed = max(self._committed, generation)
+            self._before.pop(generation, None)
+
+    def roll_back(self, generation: int) -> None:
+        """The generation could not start, and its workers have ended: those of the one before go on as they were."""
+        with self._lock:
+            before = self._before.pop(generation, None)
+            if before is None:
+                return
+            self._set_env(before.env)
+            _forget(before.begun.keys())
+            for root, begun in before.begun.items():
+                if begun is not None and any(other == root for other, _ in self._users):
+                    self._begun[root] = begun
+            sys.modules.update(before.modules)
+
+    def _set_env(self, env: dict[str, str]) -> None:
+        for name in self._env.keys() - env.keys():
+            value = self._replaced.pop(name)
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for name in env.keys() - self._env.keys():
+            self._replaced[name] = os.environ.get(name)
+        os.environ.update(env)
+        self._env = env
+
+    def _on_register(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """atexit.register(): what an app's own modules register runs when the app ends; all else, with Caddy's exit."""
+        path = sys._getframe(1).f_globals.get("__file__")
+        with self._lock:
+            for root, generation in self._begun.items():
+                if isinstance(path, str) and _is_in(path, root):
+                    self._exits.setdefault((root, generation), []).append(functools.partial(func, *args, **kwargs))
+                    return func
+        return self._register(func, *args, **kwargs)
+
+
+def _forget(roots: Iterable[str]) -> dict[str, ModuleType]:
+    """Takes the modules in these folders out of sys.modules and returns them."""
+    found = {
+        name: module
+        for name, module in list(sys.modules.items())
+        if any(_is_in(path, root) for path in _paths(module) for root in roots)
+    }
+    for name in found:
+        sys.modules.pop(name, None)
+    importlib.invalidate_caches()
+    return found
+
+
+def _paths(module: ModuleType) -> list[str]:
+    """Where a module comes from; a namespace package has several places."""
+    file = getattr(module, "__file__", None)
+    if isinstance(file, str):
+        return [file]
+    try:
+        return [path for path in getattr(module, "__path__", ()) if isinstance(path, str)]
+    except Exception:  # sys.modules may hold anything
+        return []
+
+
+# What is installed stays, also where a virtual environment, or Python itself, lies within an app's folder.
+_INSTALLED = tuple({path + os.sep for path in sysconfig.get_paths().values()})
+_PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+def _is_in(path: str, root: str) -> bool:
+    """Whether `path` is a module of the app in `root`."""
+    if not path.startswith(root.rstrip(os.sep) + os.sep):
+        return False
+    return not path.startswith(_INSTALLED) and not any(part in path for part in _PACKAGES)

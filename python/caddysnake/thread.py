@@ -1,0 +1,192 @@
+"""Workers as threads of an interpreter inside Caddy, which Caddy's thread.go starts and embedded.go gives orders.
+
+An order is a dict in `marshal` format, with its size as a u32 before it. Everything that a worker is, is in worker.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import socket
+import sys
+import traceback
+from contextvars import ContextVar
+from marshal import loads
+from threading import Thread
+from typing import Any, TextIO
+from weakref import WeakSet
+
+from . import wire, worker
+from .shared import Shared
+
+Order = dict[str, Any]
+
+_CLONE_FS = 0x200  # sched.h
+
+_sockets: WeakSet[socket.socket] = WeakSet()
+
+
+def main(orders: int, reports: int) -> None:
+    """Does what Caddy orders, until Caddy's end. It runs on the interpreter's main thread, where no app runs.
+
+    Args:
+        orders: descriptor of a pipe that the orders come from.
+        reports: descriptor of a pipe that takes the number, a u32, of each worker that has ended.
+    """
+    sys.stdin = open(os.devnull)  # noqa: SIM115
+    sys.stdout, sys.stderr = Output("stdout"), Output("stderr")
+    shared = Shared()
+
+    def leave() -> None:  # in a process that an app forks, so that Caddy sees when a worker here has ended
+        for sock in list(_sockets):
+            sock.close()
+        os.close(orders)
+        os.close(reports)
+
+    os.register_at_fork(after_in_child=leave)
+    with open(orders, "rb", closefd=False) as pipe:
+        while len(size := pipe.read(4)) == 4:
+            order = loads(pipe.read(int.from_bytes(size, "little")))
+            kind = order["order"]
+            if kind == "start":
+                Worker(order, shared, reports).start()
+            elif kind == "commit":
+                shared.commit(order["generation"])
+            elif kind == "roll_back":
+                shared.roll_back(order["generation"])
+            elif kind == "exit":
+                atexit._run_exitfuncs()
+                os.write(reports, bytes(4))
+
+
+class Worker(Thread):
+    """Runs one worker from an order to start it until its end."""
+
+    def __init__(self, order: Order, shared: Shared, reports: int) -> None:
+        super().__init__(name=f"{order['app']} worker", daemon=True)
+        self._order = order
+        self._shared = shared
+        self._reports = reports
+
+    def run(self) -> None:
+        order = self._order
+        root, generation = os.fsdecode(order["working_dir"]), order["generation"]
+        roots, packages = ([os.fsdecode(path) for path in order[name]] for name in ("roots", "packages"))
+        sock = socket.socket(fileno=order["socket"])
+        _sockets.add(sock)
+        streams = {name: _open_stream(order[name]) for name in ("stdout", "stderr")}
+        _streams.set(streams)
+        _newest[0] = streams
+        try:
+            env = dict(os.fsdecode(entry).split("=", 1) for entry in order["env"])
+            self._shared.enter(root, generation, roots, packages, env)
+            try:
+                if problem := _change_directory(root):
+                    sock.sendall(wire.log("warn", "relative file paths do not begin at working_dir", reason=problem))
+                worker.run(sock)
+            finally:
+                self._shared.leave(root, generation)
+        except (wire.ProtocolError, OSError) as exc:
+            print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # also where a process that the app has forked holds it
+            sock.close()
+            for stream in streams.values():
+                stream.close()
+            os.write(self._reports, order["number"].to_bytes(4, "little"))
+
+
+def _change_directory(path: str) -> str:
+    """Makes `path` the current directory of this thread and those that it starts. Returns "", or why it is not.
+
+    It never becomes Caddy's: the relative paths in Caddy's configuration would change their meaning.
+    """
+    if os.path.realpath(os.getcwd()) == path:
+        return ""
+    if sys.platform != "linux":
+        return "on this system all threads of a process have one current directory, which is Caddy's"
+    try:
+        if sys.version_info >= (3, 12):
+            os.unshare(_CLONE_FS)
+        else:
+            import ctypes
+
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(_CLONE_FS) != 0:
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    except (ImportError, OSError) as exc:
+        return f"this thread cannot have a current directory of its own, the system refuses unshare(CLONE_FS): {exc}"
+    os.chdir(path)
+    return ""
+
+
+# Output. The interpreter has one sys.stdout; each worker has a pipe of its own, whose lines Caddy logs.
+
+_streams: ContextVar[dict[str, TextIO]] = ContextVar("streams")
+_newest: list[dict[str, TextIO]] = [{}]  # for threads that an app has started by itself, which have no context
+
+
+def _open_stream(descriptor: int) -> TextIO:
+    os.set_blocking(descriptor, True)
+    raw = io.FileIO(descriptor, "w")
+    # Each write goes out at once, as PYTHONUNBUFFERED has it in a worker that is a process.
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+
+
+class Output(io.TextIOBase):
+    """sys.stdout or sys.stderr of all workers: what it is written goes to the worker that the writing code runs for.
+
+    Without one, it goes to the worker that was started last, and to Caddy's own output once that has ended.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self._caddys = getattr(sys, f"__{name}__")
+
+    def _target(self) -> TextIO:
+        for streams in (_streams.get({}), _newest[0]):
+            stream = streams.get(self._name)
+            if stream is not None and not stream.closed:
+                return stream
+        return self._caddys  # type: ignore[no-any-return]
+
+    def write(self, text: str) -> int:
+        return self._target().write(text)
+
+    def flush(self) -> None:
+        self._target().flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._target().fileno()
+
+    def close(self) -> None:
+        """Does nothing: it belongs to all."""
+
+    @property
+    def name(self) -> str:
+        return f"<{self._name}>"
+
+    @property
+    def mode(self) -> str:
+        return "w"
+
+    @property
+    def buffer(self) -> Any:
+        return self._target().buffer
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    @property
+    def errors(self) -> str:
+        return "backslashreplace"

@@ -1,0 +1,89 @@
+package caddysnake
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// checkSharing tells whether two apps can run as threads of one interpreter: it has one environment, and one module for
+// each name. The interpreters themselves are compared when the apps start, because nothing else can tell.
+func checkSharing(a, b settings) error {
+	apps := fmt.Sprintf("python apps %q in %s and %q in %s share one interpreter (workers_runtime thread)",
+		a.App, a.WorkingDir, b.App, b.WorkingDir)
+	if name := differingVariable(a.Env, b.Env); name != "" {
+		return fmt.Errorf("%s, but env_var and env_file set %s differently: give both the same variables, or set workers_runtime process for one",
+			apps, name)
+	}
+	if a.WorkingDir == b.WorkingDir {
+		return nil
+	}
+	names := moduleNames(b.WorkingDir)
+	for _, name := range slices.Sorted(maps.Keys(moduleNames(a.WorkingDir))) {
+		if names[name] {
+			return fmt.Errorf("%s, but both folders have a module %q: rename one, or set workers_runtime process for one app",
+				apps, name)
+		}
+	}
+	return nil
+}
+
+// differingVariable returns a name that two environments do not give the same value, "" if there is none.
+func differingVariable(a, b []string) string {
+	values := map[string]string{}
+	for _, entry := range a {
+		name, value, _ := strings.Cut(entry, "=")
+		values[name] = value
+	}
+	for _, entry := range b {
+		name, value, _ := strings.Cut(entry, "=")
+		if other, ok := values[name]; !ok || other != value {
+			return name
+		}
+		delete(values, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		return name
+	}
+	return ""
+}
+
+// identifier is what can be imported, in the part of Unicode that is likely in a file's name.
+var identifier = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]*$`)
+
+// neverImported are modules that lie in the folders of many apps and that apps do not import.
+var neverImported = map[string]bool{
+	"__pycache__": true, "conftest": true, "manage": true, "setup": true, "test": true, "tests": true,
+}
+
+// moduleNames returns what can be imported from dir: modules, packages and folders that hold modules.
+func moduleNames(dir string) map[string]bool {
+	names := map[string]bool{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return names // the app's start says what is wrong
+	}
+	for _, entry := range entries {
+		name, rest, _ := strings.Cut(entry.Name(), ".")
+		if !identifier.MatchString(name) || neverImported[name] {
+			continue
+		}
+		isModule := rest == "py" || strings.HasSuffix(rest, "so") || strings.HasSuffix(rest, "pyd")
+		if rest == "" && !isModule {
+			isModule = holdsModules(filepath.Join(dir, name))
+		}
+		if isModule {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+func holdsModules(dir string) bool {
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(entry os.DirEntry) bool { return strings.HasSuffix(entry.Name(), ".py") })
+}
