@@ -74,7 +74,7 @@ var subdirectives = map[string]subdirective{
 	"module_wsgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleWSGI }),
 	"module_asgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleASGI }),
 	"module_esgi":     text("MODULE:VARIABLE", func(c *Config) *string { return &c.ModuleESGI }),
-	"workers_runtime": text("process", func(c *Config) *string { return &c.WorkersRuntime }),
+	"workers_runtime": text("process|thread", func(c *Config) *string { return &c.WorkersRuntime }),
 	"runtime":         text("sync|gevent|native|uvloop", func(c *Config) *string { return &c.Runtime }),
 	"lifespan":        text("on|off|auto", func(c *Config) *string { return &c.Lifespan }),
 	"working_dir":     text("PATH", func(c *Config) *string { return &c.WorkingDir }),
@@ -158,7 +158,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    module_asgi     <module:variable>
 //	    module_esgi     <module:variable>
 //	    workers         <n>
-//	    workers_runtime process
+//	    workers_runtime process|thread
 //	    runtime         sync|gevent|native|uvloop
 //	    threads         <n>
 //	    lifespan        on|off|auto

@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -29,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := settings{
 		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8, Lifespan: "off",
-		WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
+		WorkersRuntime: "process", WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -81,7 +82,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 	}
 	want := settings{
 		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: "on",
-		WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
+		WorkersRuntime: "process", WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
 		DrainTimeout: time.Minute,
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -121,6 +122,9 @@ func TestAppSpec(t *testing.T) {
 	}
 }
 
+// threadError is the message for a setting that does not go with workers_runtime thread, or that there are no threads.
+func threadError(message string) string { return "workers_runtime: " + cmp.Or(noThreads, message) }
+
 // A wrong setting gives one line; these come from JSON, as loaded by Caddy.
 func TestWrongSettings(t *testing.T) {
 	dir := testFolder(t)
@@ -147,7 +151,9 @@ func TestWrongSettings(t *testing.T) {
 		{"module_wsgi", `{"module_wsgi": "main.py"}`, `module_wsgi: "main.py"` + appForms},
 		{"module_asgi", `{"module_asgi": "main:app("}`, `module_asgi: "main:app("` + appForms},
 		{"workers", `{"module_wsgi": "a:b", "workers": -1}`, "workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
-		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "thread"}`, "workers_runtime: thread is not in this version; use process, the default"},
+		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "fork"}`, `workers_runtime: "fork" is unknown; use process, the default, or thread`},
+		{"gevent in a thread", `{"module_wsgi": "a:b", "workers_runtime": "thread", "runtime": "gevent"}`, threadError("thread runs no gevent, " +
+			"which patches a whole process and here that is Caddy's; use process, the default")},
 		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
 			`runtime: "gevent" does not run ASGI apps; use native or uvloop, or leave it out`},
 		{"two modules with ESGI", `{"module_esgi": "a:b", "module_asgi": "a:b"}`,

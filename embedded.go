@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
 	"github.com/mliezun/caddy-snake/internal/marshal"
@@ -30,7 +31,9 @@ var embedded struct {
 	orders  *os.File
 	threads map[uint32]*thread // those that have not ended, by number
 	number  uint32             // of the last one
-	exited  chan struct{}      // closed when the exit functions have run
+
+	output  output         // what is written by no worker
+	written sync.WaitGroup // done when that has ended
 }
 
 // interpreterFor returns what s runs on: the interpreter inside Caddy, which is started if there is none.
@@ -64,21 +67,18 @@ func startInterpreter(p *python, s settings) error {
 	if err != nil {
 		return fmt.Errorf("unpacking the worker package: %w", err)
 	}
-	theirOrders, orders, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("making a pipe for Python: %w", err)
+	var readers, writers [4]*os.File
+	for i := range readers {
+		if readers[i], writers[i], err = os.Pipe(); err != nil {
+			return fmt.Errorf("making a pipe for Python: %w", err)
+		}
 	}
-	reports, theirReports, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("making a pipe for Python: %w", err)
-	}
-	ordersFD, err := handOver(theirOrders)
-	if err != nil {
-		return err
-	}
-	reportsFD, err := handOver(theirReports)
-	if err != nil {
-		return err
+	orders, reports, stdout, stderr := writers[0], readers[1], readers[2], readers[3]
+	var fds [4]int
+	for i, file := range []*os.File{readers[0], writers[1], writers[2], writers[3]} {
+		if fds[i], err = handOver(file); err != nil {
+			return err
+		}
 	}
 	// If it ends in spite of all, the end of the reports says so.
 	source := fmt.Sprintf(`
@@ -87,16 +87,19 @@ try:
     sys.path.insert(0, %s)
     from caddysnake import thread
     del sys.path[0]
-    thread.main(%d, %d)
+    thread.main(%d, %d, %d, %d)
 finally:
     os.close(%[2]d)
     os.close(%[3]d)
-`, strconv.QuoteToASCII(filepath.Dir(dir)), ordersFD, reportsFD)
+`, strconv.QuoteToASCII(filepath.Dir(dir)), fds[0], fds[1], fds[2], fds[3])
 	if err := startPython(p.Library, s.Python, source); err != nil {
 		return err
 	}
 	e := &embedded
-	e.python, e.app, e.orders, e.threads, e.exited = p, s.App, orders, map[uint32]*thread{}, make(chan struct{})
+	e.python, e.app, e.orders, e.threads = p, s.App, orders, map[uint32]*thread{}
+	logger := caddy.Log().Named("python").With(zap.Int("pid", os.Getpid()))
+	e.written.Go(func() { e.output.log(stdout, logger, "stdout") })
+	e.written.Go(func() { e.output.log(stderr, logger, "stderr") })
 	go readReports(reports)
 	return nil
 }
@@ -129,13 +132,9 @@ func readReports(reports io.Reader) {
 				close(t.ended)
 			}
 			clear(e.threads)
-		case number == 0:
-			close(e.exited)
-		default:
-			if t := e.threads[number]; t != nil {
-				close(t.ended)
-				delete(e.threads, number)
-			}
+		case e.threads[number] != nil:
+			close(e.threads[number].ended)
+			delete(e.threads, number)
 		}
 		e.mu.Unlock()
 		if err != nil {
@@ -174,20 +173,25 @@ func (g *generation) end(kind string) {
 	_ = order(marshal.AppendDictEnd(b)) // it fails only if there is no interpreter, and then nothing to do
 }
 
-// runExitFunctions runs what Python's atexit has, when Caddy exits and all workers have ended.
+// runExitFunctions runs what Python's atexit has, when Caddy exits and all workers have ended. What it then writes is all
+// logged.
 func runExitFunctions() {
 	embedded.mu.Lock()
-	exited := embedded.exited
-	if exited == nil {
+	if embedded.python == nil {
 		embedded.mu.Unlock()
 		return
 	}
+	exited := make(chan struct{})
 	b := marshal.AppendString(marshal.AppendKey(marshal.AppendDict(nil), "order"), "exit")
 	err := order(marshal.AppendDictEnd(b))
 	embedded.mu.Unlock()
 	if err != nil {
 		return
 	}
+	go func() {
+		embedded.written.Wait()
+		close(exited)
+	}()
 	select {
 	case <-exited:
 	case <-time.After(stopTimeout):

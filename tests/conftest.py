@@ -5,6 +5,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from support import not_in_threads
 from support.check import Servers
 from support.server import Server
 from support.worker import Worker, workers
@@ -30,7 +31,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run every test that uses a worker on each interpreter and with each runtime."""
     if "worker" in metafunc.fixturenames:
         pythons = metafunc.config.getoption("--worker-python") or [sys.executable]
-        metafunc.parametrize("worker", workers(pythons), ids=str, scope="session")
+        only = metafunc.definition.get_closest_marker("only_thread")
+        found = [worker for worker in workers(pythons) if worker.runtime == "thread" or not only]
+        metafunc.parametrize("worker", found, ids=str, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not apply to a runtime; support/not_in_threads.py has all of it."""
+    threaded = [item for item in items if _runtime(item) == "thread"]
+    if not config.getoption("keyword") and config.args == [str(config.rootpath)]:
+        assert not not_in_threads.unused(threaded), f"no such tests: {not_in_threads.unused(threaded)}"
+    left_out = [item for item in threaded if not_in_threads.reason(item)]
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=left_out)
+
+
+def _runtime(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    worker = callspec.params.get("worker") if callspec else None
+    return worker.runtime if isinstance(worker, Worker) else None
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from support.check import Servers
 from support.load import Holder, Load
 from support.polling import wait_until
 from support.server import Server
-from support.worker import APPS
+from support.worker import APPS, Worker
 
 TWO_WORKERS = """
     python {
@@ -89,7 +89,7 @@ def test_post_of_a_killed_worker_gets_502_and_no_other_request_notices(serve: Se
     assert holder.held(since) == [], "a POST is never replayed"
 
 
-def test_graceful_stop_waits_for_running_requests(serve: Servers, gate: Path) -> None:
+def test_graceful_stop_waits_for_running_requests(serve: Servers, worker: Worker, gate: Path) -> None:
     server = serve(TWO_WORKERS)
     holder = Holder(server, gate)
     response, _ = holder.send()
@@ -100,7 +100,7 @@ def test_graceful_stop_waits_for_running_requests(serve: Servers, gate: Path) ->
     assert response.result().status_code == 200
     assert server.wait_exit() == 0
     goodbyes = [line for line in server.log.output() if line.startswith("goodbye from")]
-    assert len(goodbyes) == 2, "each worker has run its atexit functions"
+    assert len(goodbyes) == worker.count(2), "each worker has run its atexit functions"
 
 
 def test_interrupt_ends_gracefully(serve: Servers) -> None:
@@ -186,7 +186,8 @@ def test_validate_starts_no_python(serve: Servers, tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\ntouch {started}\nexec {server.worker.python} "$@"\n')
     python.chmod(0o755)
-    site = f"python {{\nmodule_wsgi worker_app:app\npython_path {python}\nworking_dir {APPS}\nworkers 1\n}}"
+    settings = f"python_path {python}\nworking_dir {APPS}\nworkers 1\nworkers_runtime {server.worker.runtime}"
+    site = f"python {{\nmodule_wsgi worker_app:app\n{settings}\n}}"
     server.write_caddyfile(site)
     result = server.command("validate", "--config", str(server.caddyfile))
     assert result.returncode == 0, result.stderr

@@ -22,9 +22,11 @@ WORKER_APP = ("--server-type", "wsgi", "--app", "worker_app:app", "--workers", "
 
 
 def launch(servers: Servers, *arguments: str, **env: str) -> Server:
-    """Run `caddy python-server` with these arguments, the suite's interpreter and tests/apps; do not wait for it."""
+    """Run `caddy python-server` with these arguments, the suite's worker and tests/apps; do not wait for it."""
     server = servers.new(**env)
-    common = ("--listen", f"127.0.0.1:{server.port.number}", "--python-path", str(server.worker.python))
+    worker = server.worker
+    common = ("--listen", f"127.0.0.1:{server.port.number}", "--python-path", str(worker.python))
+    common += ("--workers-runtime", worker.runtime)
     server.launch("python-server", *common, "--working-dir", str(APPS), *arguments)
     return server
 
@@ -78,8 +80,8 @@ def test_help_names_every_flag(serve: Servers) -> None:
     assert result.returncode == 0
     flags = re.findall(r"^ +(?:-\w, )?--([\w-]+)", result.stdout, re.MULTILINE)
     wanted = (
-        "server-type app domain listen workers threads python-path working-dir venv static-path static-route "
-        "debug access-logs lifespan runtime start-timeout admin"
+        "server-type app domain listen workers workers-runtime threads python-path working-dir venv static-path "
+        "static-route debug access-logs lifespan runtime start-timeout admin"
     )
     assert set(wanted.split()) <= set(flags)
 

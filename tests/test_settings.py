@@ -53,7 +53,8 @@ def test_venv(serve: Servers, worker: Worker, tmp_path: Path) -> None:
     subprocess.run([worker.python, "-m", "venv", "--without-pip", venv], check=True)
     [packages] = venv.glob("lib/python*/site-packages")
     (packages / "shop.py").write_text("from worker_app import app\n")
-    server = serve(f"python {{\nmodule_wsgi shop:app\nvenv {venv}\nworking_dir {APPS}\nworkers 1\n}}")
+    settings = f"venv {venv}\nworking_dir {APPS}\nworkers 1\nworkers_runtime {worker.runtime}"
+    server = serve(f"python {{\nmodule_wsgi shop:app\n{settings}\n}}")
     seen = process(server)
     assert seen["prefix"] == str(venv)
     assert seen["version"] == worker.version
@@ -109,7 +110,7 @@ def test_changed_env_file_takes_effect_on_reload(serve: Servers, tmp_path: Path)
 
 def test_output_becomes_log_entries(serve: Servers) -> None:
     server = serve(site("import worker"))
-    [pid] = server.worker_pids()
+    pid = process(server)["pid"]
     assert server.get("/output").text == "written"
     wanted = [
         ("stdout", "to standard output"),

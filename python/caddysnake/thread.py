@@ -28,15 +28,16 @@ _CLONE_FS = 0x200  # sched.h
 _sockets: WeakSet[socket.socket] = WeakSet()
 
 
-def main(orders: int, reports: int) -> None:
+def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
     """Does what Caddy orders, until Caddy's end. It runs on the interpreter's main thread, where no app runs.
 
     Args:
         orders: descriptor of a pipe that the orders come from.
         reports: descriptor of a pipe that takes the number, a u32, of each worker that has ended.
+        stdout, stderr: descriptors of pipes for what is written by no worker.
     """
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    sys.stdout, sys.stderr = Output("stdout"), Output("stderr")
+    sys.stdout, sys.stderr = own = Output("stdout", stdout), Output("stderr", stderr)
     shared = Shared()
 
     def leave() -> None:  # in a process that an app forks, so that Caddy sees when a worker here has ended
@@ -58,7 +59,8 @@ def main(orders: int, reports: int) -> None:
                 shared.roll_back(order["generation"])
             elif kind == "exit":
                 atexit._run_exitfuncs()
-                os.write(reports, bytes(4))
+                for output in own:
+                    output.end()
 
 
 class Worker(Thread):
@@ -141,20 +143,24 @@ def _open_stream(descriptor: int) -> TextIO:
 class Output(io.TextIOBase):
     """sys.stdout or sys.stderr of all workers: what it is written goes to the worker that the writing code runs for.
 
-    Without one, it goes to the worker that was started last, and to Caddy's own output once that has ended.
+    Without one, it goes to the worker that was started last, and to `descriptor` once that has ended.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, descriptor: int) -> None:
         super().__init__()
         self._name = name
-        self._caddys = getattr(sys, f"__{name}__")
+        self._own = _open_stream(descriptor)
+
+    def end(self) -> None:
+        """Closes `descriptor`."""
+        self._own.close()
 
     def _target(self) -> TextIO:
         for streams in (_streams.get({}), _newest[0]):
             stream = streams.get(self._name)
             if stream is not None and not stream.closed:
                 return stream
-        return self._caddys  # type: ignore[no-any-return]
+        return self._own
 
     def write(self, text: str) -> int:
         return self._target().write(text)

@@ -172,11 +172,12 @@ class Server:
         return psutil.Process(self._started().pid)
 
     def workers(self) -> list[psutil.Process]:
-        """The worker processes: Caddy's children."""
-        return self.caddy.children()
+        """The processes that workers run in: Caddy's children, or Caddy itself."""
+        children = self.caddy.children()
+        return [self.caddy] if self.worker.runtime == "thread" and not children else children
 
     def worker_pids(self) -> set[int]:
-        """The workers' process ids."""
+        """Their process ids."""
         return {process.pid for process in self.workers()}
 
     def processes(self) -> list[psutil.Process]:

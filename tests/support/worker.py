@@ -7,7 +7,7 @@ from pathlib import Path
 APPS = Path(__file__).resolve().parent.parent / "apps"
 
 # How workers may run; every end-to-end test runs with each.
-RUNTIMES = ("process",)
+RUNTIMES = ("process", "thread")
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Worker:
     def venv(self) -> Path:
         """The virtual environment of the interpreter."""
         return self.python.parent.parent
+
+    def count(self, workers: int) -> int:
+        """How many workers `workers` of the configuration become: an interpreter with a global lock has one."""
+        return 1 if self.runtime == "thread" else workers
 
     def caddyfile(self) -> str:
         """The snippets that `import interpreter` and `import worker` stand for."""

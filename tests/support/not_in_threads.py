@@ -1,0 +1,51 @@
+"""The tests that do not apply to `workers_runtime thread`, each with its reason. All others run with both runtimes.
+
+A test is named by a pattern of its id without the interpreter and the runtime, as fnmatch reads it, but for brackets.
+"""
+
+from fnmatch import fnmatchcase
+
+import pytest
+
+_ONE_WORKER = "an interpreter with a global lock runs one worker; test_thread.py has what it says of more"
+_KILL = "a thread cannot be killed; it takes Caddy with it"
+_DEFAULT = "the default is processes"
+
+REASONS = {
+    "*gevent*": "gevent patches a whole process, so it is refused; the unit tests of the settings have that",
+    "test_lifecycle.py::test_killed_workers_are_replaced_and_no_get_fails": _KILL,
+    "test_lifecycle.py::test_get_of_a_killed_worker_is_replayed": _KILL,
+    "test_lifecycle.py::test_post_of_a_killed_worker_gets_502_and_no_other_request_notices": _KILL,
+    "test_lifecycle.py::test_workers_end_when_caddy_is_killed": "there is no process that could stay",
+    "test_lifecycle.py::test_reload_of_the_app_drops_no_request": (
+        "it tells old workers from new ones by their process; test_thread.py tells them by their modules"
+    ),
+    "test_python_server.py::test_workers": _ONE_WORKER,
+    "test_python_server.py::test_threads": "it counts a process's threads, and Caddy has others",
+    "test_settings.py::test_simple_form": _DEFAULT,
+    "test_settings.py::test_one_worker_for_each_processor_by_default": _ONE_WORKER,
+}
+
+
+def reason(item: pytest.Item) -> str | None:
+    """Why a test that runs with threads does not apply, None if it does."""
+    return next((why for pattern, why in REASONS.items() if fnmatchcase(_plain_id(item), _escape(pattern))), None)
+
+
+def unused(items: list[pytest.Item]) -> list[str]:
+    """The patterns that fit none of these tests."""
+    ids = [_plain_id(item) for item in items]
+    return [pattern for pattern in REASONS if not any(fnmatchcase(name, _escape(pattern)) for name in ids)]
+
+
+def _plain_id(item: pytest.Item) -> str:
+    """The id without what `worker` stands for in it."""
+    callspec = getattr(item, "callspec", None)
+    worker = str(callspec.params["worker"]) if callspec and "worker" in callspec.params else ""
+    name, _, parameters = item.nodeid.partition("[")
+    rest = parameters.removesuffix("]").replace(worker, "").strip("-").replace("--", "-")
+    return f"{name}[{rest}]" if rest else name
+
+
+def _escape(pattern: str) -> str:
+    return pattern.replace("[", "[[]")

@@ -1,0 +1,297 @@
+"""Workers as threads of one interpreter inside Caddy: what apps share there, and how one is imported anew.
+
+All that does not depend on where a worker runs is tested with both runtimes elsewhere.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.check import Servers
+from support.load import Load
+from support.memory import MB
+from support.polling import wait_until
+from support.server import Server
+from support.siege import share
+from support.worker import APPS, Worker
+
+pytestmark = pytest.mark.only_thread
+
+# An app that tells of itself, and imports a module of its own only when it is asked to.
+SOURCE = '''
+import os
+
+VERSION = {version!r}
+print("this is", VERSION)
+
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/lazy":
+        import {helper} as helper
+        body = helper.VERSION
+    elif environ["PATH_INFO"] == "/file":
+        with open("note.txt") as file:
+            body = file.read()
+    elif environ["PATH_INFO"] == "/print":
+        print("printed by", VERSION)
+        body = VERSION
+    else:
+        body = VERSION
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body.encode()]
+'''
+
+
+def write_app(folder: Path, module: str, version: str) -> None:
+    """An app `module:app` in `folder`, with a module that it imports late, and a file that it reads."""
+    folder.mkdir(exist_ok=True)
+    (folder / f"{module}.py").write_text(SOURCE.format(version=version, helper=f"{module}_helper"))
+    (folder / f"{module}_helper.py").write_text(f"VERSION = {version!r}\n")
+    (folder / "note.txt").write_text(version)
+
+
+def handler(module: str, folder: Path, *settings: str) -> str:
+    lines = "\n".join(settings)
+    return f"python {{\nmodule_wsgi {module}:app\nimport interpreter\nworking_dir {folder}\n{lines}\n}}\n"
+
+
+def two_apps(first: str, second: str) -> str:
+    return f"handle_path /first/* {{\n{first}}}\nhandle_path /second/* {{\n{second}}}\n"
+
+
+def refusal(serve: Servers, site: str) -> str:
+    """Why `caddy validate` refuses a site."""
+    server = serve.new()
+    server.write_caddyfile(site)
+    result = server.command("validate", "--config", str(server.caddyfile))
+    assert result.returncode == 1
+    return result.stderr
+
+
+def failed_start(serve: Servers, site: str) -> str:
+    """Why `caddy run` fails."""
+    server = serve.new()
+    server.write_caddyfile(site)
+    server.launch("run", "--config", str(server.caddyfile))
+    assert server.wait_exit() == 1
+    return server.log.path.read_text()
+
+
+@pytest.fixture
+def plain(serve: Servers) -> Server:
+    return serve("python {\nmodule_wsgi thread_app:app\nimport worker\n}")
+
+
+def interpreter(server: Server) -> dict[str, Any]:
+    answer: dict[str, Any] = server.get("/interpreter").json()
+    return answer
+
+
+def test_an_app_runs_in_caddys_process_but_python_is_the_interpreter(plain: Server, worker: Worker) -> None:
+    seen = interpreter(plain)
+    assert seen["pid"] == plain.caddy.pid
+    assert seen["executable"] == str(worker.python)
+    assert not seen["in_main_thread"]
+
+
+def test_one_worker_is_said_in_the_log(serve: Servers) -> None:
+    server = serve("python {\nmodule_wsgi thread_app:app\nworkers 4\nimport worker\n}")
+    [entry] = [entry for entry in server.log.entries() if "global interpreter lock" in entry["msg"]]
+    assert (entry["workers_set"], entry["app"]) == (4, "thread_app:app")
+    [started] = [entry for entry in server.log.entries() if entry["msg"] == "python app started"]
+    assert started["workers"] == 1
+
+
+# Signals are Caddy's.
+
+
+def test_a_child_process_can_be_asked_to_end(plain: Server) -> None:
+    assert plain.get("/terminate_child").text == "-15"
+
+
+def test_a_write_to_a_closed_pipe_does_not_end_caddy(plain: Server) -> None:
+    assert plain.get("/write_to_nobody").text == "BrokenPipeError"
+    assert interpreter(plain)["pid"] == plain.caddy.pid
+
+
+def test_a_signal_that_comes_to_a_python_thread_is_caddys(plain: Server) -> None:
+    assert plain.get("/ask_caddy_to_end").text == "asked"
+    assert plain.wait_exit() == 0
+
+
+@pytest.mark.expect_errors("the app is shutting down", "cut off", "the worker ended")
+def test_a_thread_that_never_ends_does_not_keep_caddy(serve: Servers) -> None:
+    server = serve("python {\nmodule_wsgi thread_app:app\nthreads 2\ndrain_timeout 1s\nimport worker\n}")
+    with ThreadPoolExecutor() as pool, server.new_client() as client:
+        answer = pool.submit(client.get, "/never_end")
+        server.log.wait_for(lambda entry: entry.get("line") == "holding fast")
+        assert server.stop(40) == 0
+        assert answer.exception() is not None or answer.result().status_code >= 500
+
+
+# Several apps.
+
+
+def test_apps_that_share_an_interpreter_keep_their_own_modules_folders_and_output(
+    serve: Servers, tmp_path: Path
+) -> None:
+    write_app(tmp_path / "a", "shop", "the shop")
+    write_app(tmp_path / "b", "blog", "the blog")
+    server = serve(two_apps(handler("shop", tmp_path / "a"), handler("blog", tmp_path / "b")))
+    expected = {"first": "the shop", "second": "the blog"}
+
+    def check(number: int) -> None:
+        name = ("first", "second")[number % 2]
+        path = ("", "lazy", "file", "print")[number // 2 % 4]
+        response = client.get(f"/{name}/{path}")
+        assert (response.status_code, response.text) == (200, expected[name])
+
+    with server.new_client() as client, ThreadPoolExecutor(8) as pool:
+        list(pool.map(check, range(200)))
+    entries = [entry for entry in server.log.entries() if str(entry.get("line")).startswith("printed by")]
+    apps = {(entry["app"], entry["line"]) for entry in entries}
+    assert apps == {("shop:app", "printed by the shop"), ("blog:app", "printed by the blog")}
+
+
+def test_two_apps_with_modules_of_one_name_are_refused(serve: Servers, tmp_path: Path) -> None:
+    write_app(tmp_path / "a", "main", "a")
+    write_app(tmp_path / "b", "main", "b")
+    said = refusal(serve, two_apps(handler("main", tmp_path / "a"), handler("main", tmp_path / "b")))
+    assert f'"main:app\\" in {tmp_path / "a"}' in said or f'"main:app" in {tmp_path / "a"}' in said
+    assert str(tmp_path / "b") in said
+    assert "workers_runtime process" in said
+
+
+def test_two_apps_with_helpers_of_one_name_are_refused(serve: Servers, tmp_path: Path) -> None:
+    """The second one would get the first one's, when it imports its own in the midst of a request."""
+    for folder, module in (("a", "shop"), ("b", "blog")):
+        write_app(tmp_path / folder, module, folder)
+        (tmp_path / folder / "helpers.py").touch()
+    said = refusal(serve, two_apps(handler("shop", tmp_path / "a"), handler("blog", tmp_path / "b")))
+    assert "helpers" in said
+    assert str(tmp_path / "a") in said and str(tmp_path / "b") in said
+
+
+def test_two_apps_with_different_variables_are_refused(serve: Servers, tmp_path: Path) -> None:
+    write_app(tmp_path / "a", "shop", "the shop")
+    write_app(tmp_path / "b", "blog", "the blog")
+    site = two_apps(handler("shop", tmp_path / "a", "env_var KEY one"), handler("blog", tmp_path / "b", "env_var KEY two"))
+    said = refusal(serve, site)
+    assert "KEY" in said and "shop:app" in said and "blog:app" in said
+
+
+def other_interpreter(folder: Path, worker: Worker, change: str) -> Path:
+    """An interpreter that says something else of itself: `change` is a statement about `found`."""
+    python = folder / "python"
+    program = f"import json, sys; found = json.load(sys.stdin); {change}; print(json.dumps(found))"
+    python.write_text(f'#!/bin/sh\n"{worker.python}" "$@" | "{worker.python}" -c \'{program}\'\n')
+    python.chmod(0o755)
+    return python
+
+
+@pytest.mark.expect_errors("")
+def test_two_interpreters_are_refused(serve: Servers, worker: Worker, tmp_path: Path) -> None:
+    library = tmp_path / "libpython-other.so"
+    library.touch()
+    python = other_interpreter(tmp_path, worker, f'found["library"] = "{library}"')
+    write_app(tmp_path / "b", "blog", "the blog")
+    other = handler("blog", tmp_path / "b").replace("import interpreter", f"python_path {python}\nworkers_runtime thread")
+    server = serve(handler("thread_app", APPS))
+    result = server.reload(two_apps(handler("thread_app", APPS), other))
+    assert result.returncode == 1
+    assert "cannot run in this Caddy" in result.stderr
+    assert "thread_app:app" in result.stderr and "blog:app" in result.stderr
+    assert "workers_runtime process" in result.stderr
+    assert server.get("/interpreter").status_code == 200
+
+
+@pytest.mark.expect_errors("")
+def test_an_interpreter_without_a_shared_library_is_refused(serve: Servers, worker: Worker, tmp_path: Path) -> None:
+    python = other_interpreter(tmp_path, worker, 'found["library"] = ""')
+    site = f"python {{\nmodule_wsgi thread_app:app\nworking_dir {APPS}\npython_path {python}\nworkers_runtime thread\n}}"
+    said = failed_start(serve, site)
+    assert f"{python} has no shared libpython (looked for " in said
+    assert "or set workers_runtime process" in said
+
+
+# Reload in place.
+
+
+def versions(server: Server, path: str) -> Iterator[str]:
+    for _ in range(20):
+        yield server.get(path).text
+
+
+@pytest.mark.parametrize("place", ["the same folder", "another folder"])
+def test_a_reload_imports_the_app_anew_and_drops_no_request(serve: Servers, tmp_path: Path, place: str) -> None:
+    old = tmp_path / "release-1"
+    new = old if place == "the same folder" else tmp_path / "release-2"
+    write_app(old, "main", "1")
+    server = serve(handler("main", old, "env_var RELEASE 1"))
+    assert server.get("/lazy").text == "1"
+    load = Load(server, "/", retry=True)
+    load.wait_for(20)
+    write_app(new, "main", "22")
+    assert server.reload(handler("main", new, "env_var RELEASE 2")).returncode == 0
+    load.wait_for(20)
+    load.stop()
+    for path in ("/", "/lazy", "/file"):
+        assert set(versions(server, path)) == {"22"}
+
+
+@pytest.mark.expect_errors("")
+def test_a_reload_that_fails_leaves_the_app_with_its_modules(serve: Servers, tmp_path: Path) -> None:
+    write_app(tmp_path / "a", "main", "1")
+    server = serve(handler("main", tmp_path / "a", "env_var RELEASE 1"))
+    assert server.get("/lazy").text == "1"
+    write_app(tmp_path / "a", "main", "22")
+    source = tmp_path / "a" / "main.py"
+    source.write_text("import main_helper\n" + source.read_text() + "\nraise RuntimeError('too new')\n")
+    result = server.reload(handler("main", tmp_path / "a", "env_var RELEASE 2"))
+    assert result.returncode == 1
+    assert "too new" in result.stderr
+    for path in ("/", "/lazy"):
+        assert set(versions(server, path)) == {"1"}
+
+
+def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
+    """With a changed and an unchanged app, while requests run: no failure, no thread, descriptor or memory more."""
+    write_app(tmp_path / "a", "shop", "the shop")
+    write_app(tmp_path / "b", "blog", "the blog")
+    # Enough to see it when a version stays.
+    for name, folder in (("shop", "a"), ("blog", "b")):
+        with open(tmp_path / folder / f"{name}.py", "a") as file:
+            file.write("BALLAST = bytes(2_000_000)\n")
+
+    def site(number: int) -> str:
+        # Two of three reloads change the Python configuration; env is one for both.
+        return two_apps(
+            handler("shop", tmp_path / "a", f"threads {4 + number % 3 // 2 + number // 3 % 2}"),
+            handler("blog", tmp_path / "b"),
+        ) + f"header X-Number {number}\n"
+
+    server = serve(site(0))
+    load = Load(server, "/first/", clients=2, retry=True)
+    used: list[tuple[int, int, int]] = []
+    count = share(100)
+    warm = max(3, count // 10)
+
+    def one_generation() -> bool:
+        started = [entry for entry in server.log.entries() if entry["msg"] == "python app started"]
+        stopped = [entry for entry in server.log.entries() if entry["msg"] == "python app stopped"]
+        return len(started) - len(stopped) == 2
+
+    for number in range(1, count + warm + 1):
+        load.wait_for(5)
+        assert server.reload(site(number)).returncode == 0
+        wait_until(one_generation, "end of the old workers", 30)
+        caddy = server.caddy
+        used.append((caddy.num_threads(), caddy.num_fds(), caddy.memory_info().rss))
+    load.stop()
+    threads, descriptors, memory = zip(*used[warm:], strict=True)
+    assert min(threads[-3:]) <= used[warm - 1][0] + 4, threads
+    assert min(descriptors[-3:]) <= used[warm - 1][1] + 4, descriptors
+    assert min(memory[-3:]) < max(used[warm - 1][2], max(used[:warm])[2]) * 1.05 + 2 * MB, [m // MB for m in memory]
