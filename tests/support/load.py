@@ -17,13 +17,13 @@ class Load:
         server: where to.
         path: what to get.
         clients: how many clients.
-        retry: ask once more when the connection is closed without an answer, as browsers do. A reload that lets Caddy's
+        retry: ask again, twice at most, when the connection is closed without an answer, as browsers do. A reload that lets Caddy's
             HTTP server begin anew closes a few so, whatever the site: those idle, and those not yet accepted.
     """
 
     def __init__(self, server: Server, path: str = "/process", clients: int = 4, retry: bool = False) -> None:
         self.responses: list[httpx.Response | httpx.HTTPError] = []
-        self._attempts = 2 if retry else 1
+        self._attempts = 3 if retry else 1
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._get, args=(server, path)) for _ in range(clients)]
         for thread in self._threads:
