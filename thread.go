@@ -2,7 +2,7 @@
 
 package caddysnake
 
-// #cgo CFLAGS: -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror
+// #cgo CFLAGS: -std=c11 -D_GNU_SOURCE
 // #cgo LDFLAGS: -ldl -lpthread
 // #include <stdlib.h>
 // #include "caddysnake.h"

@@ -1,0 +1,139 @@
+"""What apps in one interpreter share, and how one is imported anew. Each test has its own books and folders."""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from caddysnake.shared import Shared
+
+
+@pytest.fixture
+def shared() -> Iterator[Shared]:
+    path, register = list(sys.path), atexit.register
+    yield Shared()
+    sys.path[:], atexit.register = path, register
+    for name in [name for name in sys.modules if name.startswith("shared_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    (tmp_path / "shared_app.py").write_text("import shared_helper\n")
+    (tmp_path / "shared_helper.py").write_text("import atexit, os\nos.environ.get('X')\n")
+    (tmp_path / "shared_spaces" / "inner").mkdir(parents=True)
+    (tmp_path / "shared_spaces" / "inner" / "deep.py").touch()
+    packages = tmp_path / "venv" / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "shared_package.py").touch()
+    return str(tmp_path)
+
+
+def enter(shared: Shared, root: str, generation: int, *others: str, packages: tuple[str, ...] = (), **env: str) -> None:
+    shared.enter(root, generation, [root, *others], packages, env)
+
+
+def load(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def test_a_new_generation_imports_anew_and_the_same_one_does_not(shared: Shared, root: str) -> None:
+    enter(shared, root, 1)
+    first, helper, deep = load("shared_app"), load("shared_helper"), load("shared_spaces.inner.deep")
+    enter(shared, root, 1)
+    assert load("shared_app") is first, "another app of the same configuration"
+    shared.commit(1)
+    enter(shared, root, 1)
+    assert load("shared_app") is first, "a worker in another's place"
+    enter(shared, root, 2)
+    assert load("shared_app") is not first
+    assert load("shared_helper") is not helper
+    assert load("shared_spaces.inner.deep") is not deep
+
+
+def test_packages_stay(shared: Shared, root: str) -> None:
+    folder = os.path.join(root, "venv", "lib", "site-packages")
+    enter(shared, root, 1, packages=(folder,))
+    assert sys.path[-1] == folder
+    package = load("shared_package")
+    shared.commit(1)
+    enter(shared, root, 2, packages=(folder,))
+    assert load("shared_package") is package
+    assert sys.path.count(folder) == 1
+    del sys.modules["shared_package"]
+
+
+def test_a_generation_that_fails_is_as_if_it_had_not_been(shared: Shared, root: str) -> None:
+    enter(shared, root, 1, KEPT="1")
+    shared.commit(1)
+    first = load("shared_app")
+    enter(shared, root, 2, KEPT="2", NEW="2")
+    assert load("shared_app") is not first
+    assert (os.environ["KEPT"], os.environ["NEW"]) == ("2", "2")
+    shared.leave(root, 2)
+    shared.roll_back(2)
+    assert load("shared_app") is first
+    assert os.environ["KEPT"] == "1"
+    assert "NEW" not in os.environ
+    enter(shared, root, 1)
+    assert load("shared_app") is first, "a worker in another's place"
+
+
+def test_variables_are_what_they_were_before(shared: Shared, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "caddy's")
+    enter(shared, root, 1, KEPT="1", GONE="1")
+    shared.commit(1)
+    enter(shared, root, 2)
+    assert os.environ["KEPT"] == "caddy's"
+    assert "GONE" not in os.environ
+
+
+def test_an_app_that_has_gone_leaves_no_modules_and_no_path(shared: Shared, root: str) -> None:
+    enter(shared, root, 1)
+    enter(shared, root, 1)
+    load("shared_app")
+    shared.commit(1)
+    shared.leave(root, 1)
+    assert root in sys.path
+    shared.leave(root, 1)
+    assert root not in sys.path
+    assert not {"shared_app", "shared_helper"} & sys.modules.keys()
+
+
+def test_an_app_in_another_folder_takes_the_place_of_one_that_is_drained(
+    shared: Shared, root: str, tmp_path: Path
+) -> None:
+    enter(shared, root, 1)
+    shared.commit(1)
+    first = load("shared_app")
+    new = tmp_path / "release-2"
+    new.mkdir()
+    (new / "shared_app.py").touch()
+    shared.enter(str(new), 2, [str(new)], [], {})
+    assert load("shared_app").__file__ == str(new / "shared_app.py")
+    shared.leave(str(new), 2)
+    shared.roll_back(2)
+    assert load("shared_app") is first
+
+
+def test_what_an_apps_own_modules_register_runs_at_its_end(shared: Shared, root: str) -> None:
+    source = "import atexit\nran = []\n"
+    for arguments in ("1", "x=2", "3"):
+        source += f"atexit.register(ran.append, {arguments})\n"
+    Path(root, "shared_helper.py").write_text(source)
+    enter(shared, root, 1)
+    shared.commit(1)
+    first = load("shared_helper").ran
+    enter(shared, root, 2)
+    shared.commit(2)
+    second = load("shared_helper").ran
+    shared.leave(root, 1)
+    assert (first, second) == ([3, 1], []), "last in, first out, and an error is no reason to stop"
+    shared.leave(root, 2)
+    assert second == [3, 1]
