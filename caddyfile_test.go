@@ -164,7 +164,7 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"threads under ASGI", "python {\nthreads 4\nmodule_asgi a:b\n}",
 			"threads: an ASGI app runs in one event loop per worker, not in threads; remove it, and raise workers instead, at Caddyfile:3"},
 		{"gevent in a thread", "python {\nmodule_wsgi a:b\nruntime gevent\nworkers_runtime thread\n}",
-			threadError("thread runs no gevent, which patches a whole process and here that is Caddy's; use process, the default") + ", at Caddyfile:5"},
+			threadError("gevent and ESGI patch a whole process, which with thread would be Caddy's; use process, the default") + ", at Caddyfile:5"},
 		{"unknown workers_runtime", "python {\nmodule_wsgi a:b\nworkers_runtime fork\n}",
 			`workers_runtime: "fork" is unknown; use process, the default, or thread, at Caddyfile:4`},
 		{"threads under gevent", "python {\nmodule_wsgi a:b\nruntime gevent\nthreads 2\n}",

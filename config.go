@@ -377,8 +377,8 @@ func (c *Config) validateRuntime() error {
 		return wrong("workers_runtime", "%q is unknown; use process, the default, or thread", c.WorkersRuntime)
 	case noThreads != "":
 		return wrong("workers_runtime", "%s", noThreads)
-	case c.Runtime == runtimeGevent:
-		return wrong("workers_runtime", "thread runs no gevent, which patches a whole process and here that is Caddy's; use process, the default")
+	case c.Runtime == runtimeGevent || c.ModuleESGI != "":
+		return wrong("workers_runtime", "gevent and ESGI patch a whole process, which with thread would be Caddy's; use process, the default")
 	}
 
 	iface, _ := c.app()

@@ -152,8 +152,10 @@ func TestWrongSettings(t *testing.T) {
 		{"module_asgi", `{"module_asgi": "main:app("}`, `module_asgi: "main:app("` + appForms},
 		{"workers", `{"module_wsgi": "a:b", "workers": -1}`, "workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
 		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "fork"}`, `workers_runtime: "fork" is unknown; use process, the default, or thread`},
-		{"gevent in a thread", `{"module_wsgi": "a:b", "workers_runtime": "thread", "runtime": "gevent"}`, threadError("thread runs no gevent, " +
-			"which patches a whole process and here that is Caddy's; use process, the default")},
+		{"gevent in a thread", `{"module_wsgi": "a:b", "workers_runtime": "thread", "runtime": "gevent"}`, threadError("gevent and ESGI patch a whole process, " +
+			"which with thread would be Caddy's; use process, the default")},
+		{"ESGI in a thread", `{"module_esgi": "a:b", "workers_runtime": "thread"}`, threadError("gevent and ESGI patch a whole process, " +
+			"which with thread would be Caddy's; use process, the default")},
 		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
 			`runtime: "gevent" does not run ASGI apps; use native or uvloop, or leave it out`},
 		{"two modules with ESGI", `{"module_esgi": "a:b", "module_asgi": "a:b"}`,

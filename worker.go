@@ -211,7 +211,7 @@ func (w *worker) stop(interp interpreter) {
 	select {
 	case <-interp.Exited():
 	case <-timer.C:
-		w.logger.Warn("worker killed, it did not stop in time", zap.Duration("timeout", stopTimeout))
+		w.logger.Warn("worker did not stop in time", zap.Duration("timeout", stopTimeout))
 	}
 }
 

@@ -26,6 +26,10 @@ SITE = """
             import worker
         }}
     }}
+"""
+
+# Its own server, because workers that are threads have one environment.
+WHITENOISE = """
     python {{
         {module}
         workers 1
@@ -52,8 +56,12 @@ def data(worker: Worker, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["wsgi", "asgi"])
-def server(serve_shared: Servers, data: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    module = f"module_{request.param} django_app:{request.param}"
+def module(request: pytest.FixtureRequest) -> str:
+    return f"module_{request.param} django_app:{request.param}"
+
+
+@pytest.fixture(scope="module")
+def server(serve_shared: Servers, data: Path, module: str) -> Iterator[Server]:
     yield serve_shared(SITE.format(module=module, data=data), warm_up="/shop/")
     serve_shared.close()
 
@@ -135,7 +143,8 @@ def test_static_files_from_caddy(server: Server, data: Path) -> None:
     assert response.headers["accept-ranges"] == "bytes", "Caddy's file_server has served it, not Python"
 
 
-def test_static_files_from_whitenoise(server: Server, data: Path) -> None:
+def test_static_files_from_whitenoise(serve: Servers, data: Path, module: str) -> None:
+    server = serve(WHITENOISE.format(module=module, data=data))
     path = stylesheet(server, "")
     response = server.get(path)
     assert response.content == (data / path.lstrip("/")).read_bytes()

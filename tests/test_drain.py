@@ -10,11 +10,12 @@ from support.check import Servers
 from support.polling import wait_until
 from support.raw import Closed, Connection
 from support.server import Server
+from support.worker import Worker
 
 APPS = {
     "starlette": "module_asgi drain_app:starlette\nlifespan on",
     "asgi": "module_asgi drain_app:deaf\nlifespan on",
-    "wsgi": "module_wsgi drain_app:wsgi\nthreads 60\nenv_var SAY_GOODBYE 1",
+    "wsgi": "module_wsgi drain_app:wsgi\nthreads 120\nenv_var SAY_GOODBYE 1",
     "gevent": "module_wsgi drain_app:wsgi\nruntime gevent\nenv_var SAY_GOODBYE 1",
     "esgi": "module_esgi drain_app:esgi",
 }
@@ -54,9 +55,14 @@ def assert_cut(streams: list[Iterator[bytes]]) -> None:
             assert {event.replace(EVENT, b"") for event in stream} == {b""}
 
 
-def shut_down(server: Server) -> set[int]:
+def started(server: Server) -> set[str]:
+    """The workers that have imported the app, by the name that each has given itself."""
+    return {line.split()[-1] for line in server.log.output("stdout") if line.startswith("imported in")}
+
+
+def shut_down(server: Server) -> set[str]:
     """The workers whose app has shut down in an orderly way."""
-    return {int(line.split()[-1]) for line in server.log.output("stdout") if line.startswith("shutdown in")}
+    return {line.split()[-1] for line in server.log.output("stdout") if line.startswith("shutdown in")}
 
 
 def messages(server: Server) -> list[str]:
@@ -64,18 +70,17 @@ def messages(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_reload_with_endless_streams(serve: Servers, clients: ExitStack, app: str) -> None:
+def test_reload_with_endless_streams(serve: Servers, worker: Worker, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "3s"))
-    old = server.worker_pids()
+    old = started(server)
     streams = open_streams(server, clients)
     assert server.reload(site(app, "4s")).returncode == 0
-    new = server.worker_pids() - old
-    assert len(new) == 2
+    assert len(old) == len(started(server) - old) == worker.count(2)
     if CUT not in messages(server):
         assert next(streams[0]), "they go on for a while"
     assert_cut(streams)
-    wait_until(lambda: server.worker_pids() == new, "end of the old workers")
-    assert shut_down(server) == old
+    wait_until(lambda: shut_down(server) == old, "end of the old workers")
+    wait_until(lambda: len(server.workers()) == worker.count(2), "end of the old workers' processes")
     assert server.request("PUT", "/upload", content=b"123").status_code == 200
     [entry] = [entry for entry in server.log.entries() if entry["msg"] == CUT]
     assert entry["requests"] == STREAMS
@@ -84,40 +89,38 @@ def test_reload_with_endless_streams(serve: Servers, clients: ExitStack, app: st
 @pytest.mark.parametrize("app", APPS)
 def test_exit_with_endless_streams(serve: Servers, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "2s"))
-    workers = server.worker_pids()
     streams = open_streams(server, clients)
     server.caddy.send_signal(signal.SIGTERM)
     assert_cut(streams)
     assert server.wait_exit() == 0
-    assert shut_down(server) == workers
+    assert shut_down(server) == started(server)
     assert CUT in messages(server)
 
 
-def test_exit_while_a_reload_drains(serve: Servers, clients: ExitStack) -> None:
+def test_exit_while_a_reload_drains(serve: Servers, worker: Worker, clients: ExitStack) -> None:
     server = serve(site("starlette", "3s"))
-    old = server.worker_pids()
     streams = open_streams(server, clients)
     assert server.reload(site("starlette", "2s")).returncode == 0
-    new = server.worker_pids() - old
     assert server.stop() == 0
     assert_cut(streams)
-    assert shut_down(server) == old | new, "those of the old configuration too"
+    assert len(started(server)) == 2 * worker.count(2)
+    assert shut_down(server) == started(server), "those of the old configuration too"
 
 
 @pytest.mark.parametrize("app", APPS)
 def test_a_reload_cuts_off_no_upload(serve: Servers, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "20s"))
-    old = server.worker_pids()
+    old = started(server)
     client = clients.enter_context(Connection(server))
     client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n", b"." * 10)
     assert server.reload(site(app, "21s")).returncode == 0
     client.send(b"." * 199_990)
     response = client.response()
     assert response.status == 200
-    got, worker = response.body.split(b" in ")
+    got, name = response.body.decode().split(" in ")
     assert int(got) == 200_000
-    assert int(worker) in old
-    wait_until(lambda: not old & server.worker_pids(), "end of the old workers")
+    assert name in old
+    wait_until(lambda: old <= shut_down(server), "end of the old workers")
 
 
 @pytest.mark.parametrize("app", ["starlette", "wsgi"])
@@ -146,5 +149,5 @@ def test_a_worker_that_does_not_stop_is_killed_and_the_log_says_so(serve: Server
     clients.enter_context(Connection(server)).send(b"GET /block HTTP/1.1\r\nHost: test\r\n\r\n")
     server.log.wait_for(lambda entry: entry.get("line") == "blocked")
     assert server.stop() == 0
-    assert "worker killed, it did not stop in time" in messages(server)
+    assert "worker did not stop in time" in messages(server)
     assert shut_down(server) == set()

@@ -15,11 +15,14 @@ from starlette.routing import Route
 
 EVENT = b"data: event\n\n"
 
+NAME = os.urandom(8).hex()  # of this worker
+print("imported in", NAME, flush=True)
+
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
-    print("shutdown in", os.getpid(), flush=True)
+    print("shutdown in", NAME, flush=True)
 
 
 async def events() -> AsyncIterator[bytes]:
@@ -33,7 +36,7 @@ async def stream(request: Request) -> StreamingResponse:
 
 
 async def upload(request: Request) -> PlainTextResponse:
-    return PlainTextResponse(f"{len(await request.body())} in {os.getpid()}")
+    return PlainTextResponse(f"{len(await request.body())} in {NAME}")
 
 
 async def block(request: Request) -> PlainTextResponse:
@@ -62,7 +65,7 @@ async def deaf(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
 def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The WSGI app."""
     if environ["PATH_INFO"] == "/upload":
-        answer = f"{len(environ['wsgi.input'].read())} in {os.getpid()}"
+        answer = f"{len(environ['wsgi.input'].read())} in {NAME}"
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [answer.encode()]
     start_response("200 OK", [("Content-Type", "text/event-stream")])
@@ -80,17 +83,17 @@ class Esgi:
 
     def __esgi__(self, scope: dict[str, Any], protocol: Any) -> None:
         if scope["path"] == "/upload":
-            protocol.response_str(200, [], f"{len(protocol.read_body())} in {os.getpid()}")
+            protocol.response_str(200, [], f"{len(protocol.read_body())} in {NAME}")
             return
         transport = protocol.response_stream(200, [("Content-Type", "text/event-stream")])
         for event in wsgi_events():
             transport.send_bytes(event)
 
     def __esgi_del__(self) -> None:
-        print("shutdown in", os.getpid(), flush=True)
+        print("shutdown in", NAME, flush=True)
 
 
 esgi = Esgi()
 
 if os.environ.get("SAY_GOODBYE"):
-    atexit.register(lambda: print("shutdown in", os.getpid(), flush=True))
+    atexit.register(lambda: print("shutdown in", NAME, flush=True))
