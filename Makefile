@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e fuzz siege lint check-builds bench clean
+.PHONY: run build test test-go test-python test-e2e fuzz siege test-sanitizers lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -27,6 +27,9 @@ test-e2e: build
 
 siege: export CADDYSNAKE_SIEGE = 1
 siege: test-go test-e2e ## run the long tests whole; `make test` runs a tenth of them
+
+test-sanitizers: ## run the end-to-end tests with threads under ASan, UBSan and the race detector
+	@$(PYTHON) tools/test_sanitizers.py
 
 lint: ## check format, types and common mistakes
 	@$(PYTHON) tools/lint.py

@@ -14,6 +14,9 @@
 
 #include <dlfcn.h>
 #include <locale.h>
+#ifdef __linux__
+#include <malloc.h>
+#endif
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -193,7 +196,16 @@ static char *start_thread(struct job *job) {
     return job->error;
 }
 
+// Every reload ends threads of Python and starts new ones, up to some dozens each time. glibc would give them memory from
+// many arenas by turns, and what the old ones freed would be of no use to the new.
+static void limit_arenas(void) {
+#ifdef M_ARENA_MAX
+    mallopt(M_ARENA_MAX, 2);
+#endif
+}
+
 char *caddysnake_start(const char *library, const char *program, const char *source) {
+    limit_arenas();
     char *error = load(library);
     if (error != NULL) {
         return error;

@@ -8,7 +8,7 @@
 // library: the path of the shared library. program: the path of the interpreter that it belongs to, which decides
 // sys.executable and with it the virtual environment. source: a program that does not end.
 //
-// A process has one interpreter, for ever: call this once.
+// A process has one interpreter, for ever: do not call this again once it has succeeded.
 char *caddysnake_start(const char *library, const char *program, const char *source);
 
 #endif

@@ -50,7 +50,6 @@ func interpreterFor(s settings) (*python, error) {
 		return nil, e.failed
 	case e.python == nil:
 		if err := startInterpreter(wanted, s); err != nil {
-			e.failed = err
 			return nil, err
 		}
 	case !sameFile(e.python.Library, wanted.Library):
@@ -61,7 +60,7 @@ func interpreterFor(s settings) (*python, error) {
 	return wanted, nil
 }
 
-// startInterpreter is called with embedded.mu held, once.
+// startInterpreter is called with embedded.mu held, until it has succeeded once.
 func startInterpreter(p *python, s settings) error {
 	dir, err := unpackedPackage()
 	if err != nil {
@@ -93,6 +92,12 @@ finally:
     os.close(%[3]d)
 `, strconv.QuoteToASCII(filepath.Dir(dir)), fds[0], fds[1], fds[2], fds[3])
 	if err := startPython(p.Library, s.Python, source); err != nil {
+		for _, file := range []*os.File{orders, reports, stdout, stderr} {
+			_ = file.Close()
+		}
+		for _, fd := range fds {
+			_ = syscall.Close(fd)
+		}
 		return err
 	}
 	e := &embedded

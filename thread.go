@@ -17,7 +17,7 @@ import (
 const noThreads = ""
 
 // startPython loads the shared library of Python and starts its interpreter, which runs source on a thread of its own.
-// program is the interpreter that the library belongs to. It can be called once in the life of a process.
+// program is the interpreter that the library belongs to. It may succeed once in the life of a process.
 func startPython(library, program, source string) error {
 	words := [3]*C.char{C.CString(library), C.CString(program), C.CString(source)}
 	defer func() {

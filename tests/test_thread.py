@@ -267,9 +267,9 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
             file.write("BALLAST = bytes(2_000_000)\n")
 
     def site(number: int) -> str:
-        # Two of three reloads change the Python configuration; env is one for both.
+        # Every other reload changes the Python configuration.
         return two_apps(
-            handler("shop", tmp_path / "a", f"threads {4 + number % 3 // 2 + number // 3 % 2}"),
+            handler("shop", tmp_path / "a", f"threads {4 + number // 2 % 2}"),
             handler("blog", tmp_path / "b"),
         ) + f"header X-Number {number}\n"
 
@@ -277,7 +277,7 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
     load = Load(server, "/first/", clients=2, retry=True)
     used: list[tuple[int, int, int]] = []
     count = share(100)
-    warm = max(3, count // 10)
+    warm = 10
 
     def one_generation() -> bool:
         started = [entry for entry in server.log.entries() if entry["msg"] == "python app started"]
@@ -288,10 +288,12 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
         load.wait_for(5)
         assert server.reload(site(number)).returncode == 0
         wait_until(one_generation, "end of the old workers", 30)
+        server.admin_request("GET", "/debug/pprof/heap?gc=1")  # or Go's heap grows for a while, whatever runs in it
         caddy = server.caddy
         used.append((caddy.num_threads(), caddy.num_fds(), caddy.memory_info().rss))
     load.stop()
-    threads, descriptors, memory = zip(*used[warm:], strict=True)
-    assert min(threads[-3:]) <= used[warm - 1][0] + 4, threads
-    assert min(descriptors[-3:]) <= used[warm - 1][1] + 4, descriptors
-    assert min(memory[-3:]) < max(used[warm - 1][2], max(used[:warm])[2]) * 1.05 + 2 * MB, [m // MB for m in memory]
+    (threads, descriptors, memory), last = used[warm - 1], [min(values) for values in zip(*used[-5:], strict=True)]
+    # What the load has open at the moment, and threads that Go has made for system calls, vary by a few.
+    assert last[0] <= threads + 4, used
+    assert last[1] <= descriptors + 4, used
+    assert last[2] < memory * 1.05, [value // MB for _, _, value in used]

@@ -1,11 +1,13 @@
-"""Check format, types and common mistakes in Go and Python."""
+"""Check format, types and common mistakes in Go, C and Python."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pythons
 import venvs
 from golang import go, go_environment
-from workspace import ROOT, environment, fail, output, run
+from workspace import ROOT, environment, fail, has_c_compiler, output, run
 
 TOOLS = ROOT / "tools"
 
@@ -13,6 +15,7 @@ TOOLS = ROOT / "tools"
 def main() -> None:
     """Run every linter; the first complaint ends the command."""
     lint_go()
+    lint_c()
     lint_python()
 
 
@@ -25,6 +28,17 @@ def lint_go() -> None:
         fail(f"gofmt -w these files:\n{unformatted}")
     run(go(), "vet", "./...", env=env)
     run(go(), "tool", f"-modfile={TOOLS / 'go.mod'}", "staticcheck", "./...", env=env)
+
+
+def lint_c() -> None:
+    """clang-format, and the C compiler's warnings where there is one."""
+    files = ("caddysnake.c", "caddysnake.h")
+    commands = venvs.ensure("lint", TOOLS / "requirements-lint.txt") / "bin"
+    run(commands / "clang-format", "--dry-run", "-Werror", *files)
+    if has_c_compiler():
+        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or "cc"
+        flags = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only")
+        run(*compiler.split(), *flags, files[0])
 
 
 def lint_python() -> None:

@@ -90,7 +90,7 @@ class Worker(Thread):
                 worker.run(sock)
             finally:
                 self._shared.leave(root, generation)
-        except (wire.ProtocolError, OSError) as exc:
+        except (wire.ProtocolError, ConnectionError) as exc:
             print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
         except BaseException:
             traceback.print_exc()
@@ -108,8 +108,9 @@ def _change_directory(path: str) -> str:
 
     It never becomes Caddy's: the relative paths in Caddy's configuration would change their meaning.
     """
-    if os.path.realpath(os.getcwd()) == path:
-        return ""
+    with contextlib.suppress(FileNotFoundError):  # Caddy's own has been removed
+        if os.getcwd() == path:
+            return ""
     if sys.platform != "linux":
         return "on this system all threads of a process have one current directory, which is Caddy's"
     try:

@@ -7,12 +7,14 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+_GEVENT = "gevent patches a whole process, so it and ESGI are refused; the unit tests of the settings have that"
 _ONE_WORKER = "an interpreter with a global lock runs one worker; test_thread.py has what it says of more"
 _KILL = "a thread cannot be killed; it takes Caddy with it"
 _DEFAULT = "the default is processes"
 
 REASONS = {
-    "*gevent*": "gevent patches a whole process, so it is refused; the unit tests of the settings have that",
+    "*gevent*": _GEVENT,
+    "*esgi*": _GEVENT,
     "test_lifecycle.py::test_killed_workers_are_replaced_and_no_get_fails": _KILL,
     "test_lifecycle.py::test_get_of_a_killed_worker_is_replayed": _KILL,
     "test_lifecycle.py::test_post_of_a_killed_worker_gets_502_and_no_other_request_notices": _KILL,

@@ -18,7 +18,9 @@ from support.polling import wait_until
 from support.ports import Port
 from support.worker import Worker
 
-CADDY = Path(__file__).resolve().parent.parent.parent / "bin" / "caddy"
+CADDY = Path(
+    os.environ.get("CADDYSNAKE_TEST_CADDY") or Path(__file__).resolve().parent.parent.parent / "bin" / "caddy"
+)
 
 # The environment variable that marks what a server started, however deep, even after its parent has gone.
 _MARK = "E2E_SERVER"
@@ -282,7 +284,8 @@ class Server:
 
 def isolated_environment(folder: Path) -> dict[str, str]:
     """The environment of a command that keeps all its files in `folder` and sees none of the user's."""
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG")}
+    names = ("PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "GORACE")
+    kept = {name: value for name, value in os.environ.items() if name in names}
     home = folder / "home"
     return kept | {
         "HOME": str(home),
