@@ -21,7 +21,7 @@ from support.worker import APPS, Worker
 pytestmark = pytest.mark.only_thread
 
 # An app that tells of itself, and imports a module of its own only when it is asked to.
-SOURCE = '''
+SOURCE = """
 import os
 
 VERSION = {version!r}
@@ -42,7 +42,7 @@ def app(environ, start_response):
         body = VERSION
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
-'''
+"""
 
 
 def write_app(folder: Path, module: str, version: str) -> None:
@@ -178,7 +178,9 @@ def test_two_apps_with_helpers_of_one_name_are_refused(serve: Servers, tmp_path:
 def test_two_apps_with_different_variables_are_refused(serve: Servers, tmp_path: Path) -> None:
     write_app(tmp_path / "a", "shop", "the shop")
     write_app(tmp_path / "b", "blog", "the blog")
-    site = two_apps(handler("shop", tmp_path / "a", "env_var KEY one"), handler("blog", tmp_path / "b", "env_var KEY two"))
+    site = two_apps(
+        handler("shop", tmp_path / "a", "env_var KEY one"), handler("blog", tmp_path / "b", "env_var KEY two")
+    )
     said = refusal(serve, site)
     assert "KEY" in said and "shop:app" in said and "blog:app" in said
 
@@ -198,7 +200,9 @@ def test_two_interpreters_are_refused(serve: Servers, worker: Worker, tmp_path: 
     library.touch()
     python = other_interpreter(tmp_path, worker, f'found["library"] = "{library}"')
     write_app(tmp_path / "b", "blog", "the blog")
-    other = handler("blog", tmp_path / "b").replace("import interpreter", f"python_path {python}\nworkers_runtime thread")
+    other = handler("blog", tmp_path / "b").replace(
+        "import interpreter", f"python_path {python}\nworkers_runtime thread"
+    )
     server = serve(handler("thread_app", APPS))
     result = server.reload(two_apps(handler("thread_app", APPS), other))
     assert result.returncode == 1
@@ -211,7 +215,9 @@ def test_two_interpreters_are_refused(serve: Servers, worker: Worker, tmp_path: 
 @pytest.mark.expect_errors("")
 def test_an_interpreter_without_a_shared_library_is_refused(serve: Servers, worker: Worker, tmp_path: Path) -> None:
     python = other_interpreter(tmp_path, worker, 'found["library"] = ""')
-    site = f"python {{\nmodule_wsgi thread_app:app\nworking_dir {APPS}\npython_path {python}\nworkers_runtime thread\n}}"
+    site = (
+        f"python {{\nmodule_wsgi thread_app:app\nworking_dir {APPS}\npython_path {python}\nworkers_runtime thread\n}}"
+    )
     said = failed_start(serve, site)
     assert f"{python} has no shared libpython (looked for " in said
     assert "or set workers_runtime process" in said
@@ -268,10 +274,13 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
 
     def site(number: int) -> str:
         # Every other reload changes the Python configuration.
-        return two_apps(
-            handler("shop", tmp_path / "a", f"threads {4 + number // 2 % 2}"),
-            handler("blog", tmp_path / "b"),
-        ) + f"header X-Number {number}\n"
+        return (
+            two_apps(
+                handler("shop", tmp_path / "a", f"threads {4 + number // 2 % 2}"),
+                handler("blog", tmp_path / "b"),
+            )
+            + f"header X-Number {number}\n"
+        )
 
     server = serve(site(0))
     load = Load(server, "/first/", clients=2, retry=True)

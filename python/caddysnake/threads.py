@@ -190,8 +190,8 @@ class Scheduler:
         thread.start()
 
     def _end(self) -> None:
-        """Ends the threads, but those that an app holds fast: none is to run while the interpreter exits, nor to stay in
-        one that does not."""
+        """Ends the threads, but those that an app holds fast: none is to run while the interpreter exits, nor to stay
+        in one that does not."""
         if self._stopping and (left := len(self.streams)):
             self._put_control(wire.log("warn", "requests did not end after stop; they are left", count=left))
         with contextlib.suppress(OSError):  # Caddy has gone

@@ -17,8 +17,9 @@ class Load:
         server: where to.
         path: what to get.
         clients: how many clients.
-        retry: ask again, twice at most, when the connection is closed without an answer, as browsers do. A reload that lets Caddy's
-            HTTP server begin anew closes a few so, whatever the site: those idle, and those not yet accepted.
+        retry: ask again, twice at most, when the connection is closed without an answer, as browsers do. A
+            reload that lets Caddy's HTTP server begin anew closes a few so, whatever the site: those idle, and those
+            not yet accepted.
     """
 
     def __init__(self, server: Server, path: str = "/process", clients: int = 4, retry: bool = False) -> None:

@@ -18,9 +18,7 @@ from support.polling import wait_until
 from support.ports import Port
 from support.worker import Worker
 
-CADDY = Path(
-    os.environ.get("CADDYSNAKE_TEST_CADDY") or Path(__file__).resolve().parent.parent.parent / "bin" / "caddy"
-)
+CADDY = Path(os.environ.get("CADDYSNAKE_TEST_CADDY") or Path(__file__).resolve().parent.parent.parent / "bin" / "caddy")
 
 # The environment variable that marks what a server started, however deep, even after its parent has gone.
 _MARK = "E2E_SERVER"
