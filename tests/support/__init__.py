@@ -8,7 +8,8 @@ A test asks for one of two fixtures of conftest.py; both are a `Servers` (check.
   module that has a SITE, `plain` and `secure` are such servers, over HTTP/1.1 and over TLS and HTTP/2.
 
 `site` is the inside of a Caddyfile site block. In a `python` block, `import worker` stands for the interpreter and the
-runtime that the suite is run with, and for `working_dir` tests/apps; `import interpreter` for all but working_dir:
+runtime that the suite is run with, and for `working_dir` tests/apps; `import interpreter` for all but working_dir,
+`import process` for what cannot be a thread:
 
     def test_hello(serve: Servers) -> None:
         server = serve("python {\n module_wsgi hello:app \n import worker \n}")

@@ -9,7 +9,7 @@ SITE = """
     python /esgi/* {
         module_esgi threat_app:esgi
         workers 1
-        import worker
+        import process
     }
     python {
         module_wsgi threat_app:wsgi

@@ -10,6 +10,7 @@ import pytest
 _GEVENT = "gevent patches a whole process, so it and ESGI are refused; the unit tests of the settings have that"
 _ONE_WORKER = "an interpreter with a global lock runs one worker; test_thread.py has what it says of more"
 _KILL = "a thread cannot be killed; it takes Caddy with it"
+_CADDYS = "the process is Caddy's own"
 _DEFAULT = "the default is processes"
 
 REASONS = {
@@ -25,6 +26,11 @@ REASONS = {
     "test_python_server.py::test_workers": _ONE_WORKER,
     "test_python_server.py::test_threads": "it counts a process's threads, and Caddy has others",
     "test_settings.py::test_simple_form": _DEFAULT,
+    "conformance/test_files.py::TestWhole::test_the_file_goes_on_when_the_worker_has_gone*": _KILL,
+    "conformance/test_files.py::test_a_gigabyte_costs_the_worker_next_to_nothing*": _CADDYS,
+    "threats/test_frames.py::*": "the app writes to its process's socket, and a thread's has no number that it knows",
+    "threats/test_internals.py::test_threat_9_an_apps_process_shows_nothing_of_the_server*": _CADDYS,
+    "threats/test_internals.py::test_threat_9_a_worker_has_no_descriptor_of_another_or_of_caddy*": _CADDYS,
     "test_settings.py::test_one_worker_for_each_processor_by_default": _ONE_WORKER,
 }
 

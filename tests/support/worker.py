@@ -37,10 +37,11 @@ class Worker:
         return 1 if self.runtime == "thread" else workers
 
     def caddyfile(self) -> str:
-        """The snippets that `import interpreter` and `import worker` stand for."""
+        """The snippets that `import interpreter`, `import worker` and `import process` stand for."""
         return (
             f"(interpreter) {{\npython_path {self.python}\nworkers_runtime {self.runtime}\n}}\n"
             f"(worker) {{\nimport interpreter\nworking_dir {APPS}\n}}\n"
+            f"(process) {{\npython_path {self.python}\nworking_dir {APPS}\n}}\n"
         )
 
 

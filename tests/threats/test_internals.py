@@ -41,9 +41,10 @@ def interface(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(serve: Servers, interface: str) -> Server:
-    """Two apps of two workers each, told apart by a variable."""
-    app = f"module_{interface} threat_app:{interface}\nworkers 2\nimport worker\n"
-    return serve(f"python /other/* {{\n{app}env_var OTHER other\n}}\npython {{\n{app}env_var SECRET secret\n}}")
+    """Two apps of two workers each, told apart by a variable; so only one can be in threads."""
+    app = f"module_{interface} threat_app:{interface}\nworkers 2\n"
+    other, secret = "import process\nenv_var OTHER other", "import worker\nenv_var SECRET secret"
+    return serve(f"python /other/* {{\n{app}{other}\n}}\npython {{\n{app}{secret}\n}}")
 
 
 def test_threat_9_an_app_is_told_nothing_but_what_its_interface_says(server: Server, interface: str) -> None:
