@@ -39,12 +39,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what does not apply to a runtime; support/not_in_threads.py has all of it."""
     threaded = [item for item in items if _runtime(item) == "thread"]
-    if not config.getoption("keyword") and config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        if unused := not_in_threads.unused(threaded):
-            raise pytest.UsageError(f"support/not_in_threads.py names tests that there are not: {', '.join(unused)}")
-    left_out = [item for item in threaded if not_in_threads.reason(item)]
+    everything = not config.getoption("keyword") and config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and (unused := not_in_threads.unused(threaded)):
+        raise pytest.UsageError(f"support/not_in_threads.py names tests that there are not: {', '.join(unused)}")
+    left_out = {item for item in threaded if not_in_threads.reason(item)}
     items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 def _runtime(item: pytest.Item) -> str | None:
