@@ -25,8 +25,8 @@ def launch(servers: Servers, *arguments: str, **env: str) -> Server:
     """Run `caddy python-server` with these arguments, the suite's worker and tests/apps; do not wait for it."""
     server = servers.new(**env)
     worker = server.worker
-    common = ("--listen", f"127.0.0.1:{server.port.number}", "--python-path", str(worker.python))
-    common += ("--workers-runtime", worker.runtime)
+    listen = ("--listen", f"127.0.0.1:{server.port.number}")
+    common = (*listen, "--python-path", str(worker.python), "--workers-runtime", worker.runtime)
     server.launch("python-server", *common, "--working-dir", str(APPS), *arguments)
     return server
 
