@@ -138,7 +138,7 @@ def _open_stream(descriptor: int) -> TextIO:
     os.set_blocking(descriptor, True)
     raw = io.FileIO(descriptor, "w")
     # Each write goes out at once, as PYTHONUNBUFFERED has it in a worker that is a process.
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)  # type: ignore[type-var]
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 class Output(io.TextIOBase):
@@ -195,5 +195,5 @@ class Output(io.TextIOBase):
         return "utf-8"
 
     @property
-    def errors(self) -> str:
+    def errors(self) -> str:  # type: ignore[override]
         return "backslashreplace"
