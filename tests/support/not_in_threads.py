@@ -29,6 +29,7 @@ REASONS = {
     "test_settings.py::test_simple_form": _DEFAULT,
     "conformance/test_files.py::TestWhole::test_the_file_goes_on_when_the_worker_has_gone*": _KILL,
     "conformance/test_files.py::test_a_gigabyte_costs_the_worker_next_to_nothing*": _CADDYS,
+    "conformance/test_files.py::test_what_frameworks_send*": _CADDYS,
     "threats/test_frames.py::*": "the app writes to its process's socket, and a thread's has no number that it knows",
     "threats/test_internals.py::test_threat_9_an_apps_process_shows_nothing_of_the_server*": _CADDYS,
     "threats/test_internals.py::test_threat_9_a_worker_has_no_descriptor_of_another_or_of_caddy*": _CADDYS,
