@@ -77,6 +77,7 @@ func (c *Conn) advance() error {
 		}
 		c.heard.Store(true)
 		if err := c.check(&h); err != nil {
+			m.left = h.Length // for Linger, which goes on behind it
 			return c.violation(CodeProtocol, err.Error())
 		}
 		if h.OpCode.IsControl() {
@@ -90,6 +91,7 @@ func (c *Conn) advance() error {
 			m.size += h.Length
 		}
 		if m.size > c.options.MaxSize || h.Length > c.options.MaxSize {
+			m.left = h.Length
 			return c.tooBig()
 		}
 		m.left, m.mask, m.at, m.fin = h.Length, h.Mask, 0, h.Fin

@@ -1,0 +1,112 @@
+"""Idle WebSockets are cheap, are looked after, and end with their workers."""
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from support.check import Servers
+from support.polling import wait_until
+from support.server import Server
+from support.siege import share
+from support.websocket import FIN, PING, PONG, Ended, WebSocket
+
+ALLOWED = 40_000  # bytes for each, in Caddy and Python together
+
+
+def site(websocket: str = "", name: str = "one") -> str:
+    """A site whose workers a change of `name` replaces."""
+    return f"""
+        python {{
+            module_asgi conformance_websocket:app
+            workers 1
+            import worker
+            env_var NAME {name}
+            websocket {{
+                {websocket}
+            }}
+        }}
+    """
+
+
+@pytest.fixture
+def sockets() -> Iterator[ExitStack]:
+    """Closes the WebSockets of a test. They are many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with ExitStack() as stack:
+        yield stack
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident(server: Server) -> int:
+    """The memory of Caddy and its worker in bytes."""
+    return sum(process.memory_info().rss for process in [server.caddy, *server.workers()])
+
+
+def test_ten_thousand_idle_sockets(serve: Servers, sockets: ExitStack) -> None:
+    server = serve(site())
+    with WebSocket(server, "/echo") as warm:
+        warm.text("warm")
+        assert warm.message() == "warm"
+    before, count = resident(server), share(10_000)
+    open_ones = [sockets.enter_context(WebSocket(server, "/echo", source=f"127.0.0.{2 + n % 9}")) for n in range(count)]
+    assert (resident(server) - before) / count < ALLOWED
+    for socket in open_ones[:: count // 100]:
+        socket.text("still there")
+        assert socket.message() == "still there"
+
+
+def test_a_client_that_answers_no_ping_is_given_up(serve: Servers) -> None:
+    server = serve(site("ping_interval 100ms\nping_timeout 300ms"))
+    with WebSocket(server, "/echo?silent") as silent, WebSocket(server, "/echo") as alive:
+        for _ in range(6):
+            assert alive.receive().opcode == PING
+            alive.send(FIN | PONG)
+        assert silent.receive().opcode == PING
+        with pytest.raises((Ended, ConnectionError)):
+            silent.receive()
+        alive.text("still there")
+        while (got := alive.receive()).opcode == PING:
+            alive.send(FIN | PONG)
+        assert got.payload == b"still there"
+    assert server.get("/?silent").json() == [{"type": "websocket.disconnect", "code": 1006, "reason": "ping timeout"}]
+
+
+def test_a_reload_that_leaves_the_app_alone_keeps_its_sockets(serve: Servers) -> None:
+    server = serve(site())
+    with WebSocket(server, "/echo") as socket:
+        assert server.reload(site("max_size 1MiB")).returncode == 0
+        socket.text("still there")
+        assert socket.message() == "still there"
+
+
+def test_a_reload_of_the_app_ends_its_sockets_with_1012(serve: Servers, sockets: ExitStack) -> None:
+    server = serve(site())
+    old = server.worker_pids()
+    open_ones = [sockets.enter_context(WebSocket(server, "/echo")) for _ in range(100)]
+    assert server.reload(site(name="two")).returncode == 0
+    assert {socket.end() for socket in open_ones} == {(1012, "")}
+    with WebSocket(server, "/echo") as socket:
+        socket.text("anew")
+        assert socket.message() == "anew"
+    wait_until(lambda: not server.worker_pids() & old, "end of the old worker")
+
+
+def test_an_exit_ends_all_sockets_with_1012(serve: Servers, sockets: ExitStack) -> None:
+    server = serve(site())
+    open_ones = [sockets.enter_context(WebSocket(server, "/echo")) for _ in range(100)]
+    server.caddy.send_signal(signal.SIGTERM)
+    assert {socket.end() for socket in open_ones} == {(1012, "")}
+    assert server.wait_exit() == 0
+
+
+@pytest.mark.expect_errors("worker exited")
+def test_a_worker_that_dies_ends_its_sockets_with_1011(serve: Servers) -> None:
+    server = serve(site())
+    with WebSocket(server, "/echo") as socket:
+        for process in server.workers():
+            process.kill()
+        assert socket.end() == (1011, "")
