@@ -84,7 +84,7 @@ class WebSocket:
         key = base64.b64encode(os.urandom(16))
         lines = [
             f"GET {target} HTTP/1.1",
-            "Host: test",
+            f"Host: {'127.0.0.1' if server.tls else 'test'}",
             "Connection: keep-alive, Upgrade",
             "Upgrade: WebSocket",
             "Sec-WebSocket-Version: 13",
