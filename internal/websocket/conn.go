@@ -122,6 +122,7 @@ func (c *Conn) Shut(code int, reason string) {
 // Linger waits for the peer to answer a Close, or to go, but not for ever: a connection that ends with input unread takes
 // back what was sent last. Next must have returned an error.
 func (c *Conn) Linger() {
+	defer c.input.release()
 	if c.answered {
 		return
 	}

@@ -36,7 +36,6 @@ func (c *Conn) Next() (Part, error) {
 	part, err := c.next()
 	if err != nil {
 		err = c.ended(err)
-		c.input.release()
 		c.dropInflater()
 	}
 	return part, err
