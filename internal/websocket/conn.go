@@ -123,12 +123,9 @@ func (c *Conn) Shut(code int, reason string) {
 // back what was sent last. Next must have returned an error.
 func (c *Conn) Linger() {
 	defer c.input.release()
-	if c.answered {
-		return
-	}
 	_ = c.transport.SetReadDeadline(time.Now().Add(closeTimeout))
 	err := c.input.skip(c.message.left)
-	for err == nil {
+	for err == nil && !c.answered {
 		var h ws.Header
 		if h, err = c.input.header(); h.OpCode == ws.OpClose {
 			break

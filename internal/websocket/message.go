@@ -77,6 +77,7 @@ func (c *Conn) advance() error {
 		c.heard.Store(true)
 		if err := c.check(&h); err != nil {
 			m.left = h.Length // for Linger, which goes on behind it
+			c.answered = h.OpCode == ws.OpClose
 			return c.violation(CodeProtocol, err.Error())
 		}
 		if h.OpCode.IsControl() {
