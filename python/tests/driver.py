@@ -25,9 +25,11 @@ APPS = Path(__file__).parent / "apps"
 
 REQUEST, DATA, RESPONSE, CREDIT, RESET, ERROR = 1, 2, 3, 4, 5, 6
 DECLINE, START, READY, FAILED, STOP, LOG = 7, 8, 9, 10, 11, 12
+ACCEPT, TEXT, BINARY, CLOSE = 13, 14, 15, 16
 END = 0x80
 WINDOW = 256 << 10
 MAX_DATA = 64 << 10
+MESSAGE_COST = 64  # bytes of credit that a message's frame takes beside its data
 
 DEADLINE = 20.0  # seconds until a test gives up
 

@@ -7,23 +7,25 @@ from collections.abc import Iterator
 import pytest
 from conftest import Launch, shared
 from driver import (
+    ACCEPT,
+    BINARY,
+    CLOSE,
     CREDIT,
     END,
     ERROR,
     MAX_DATA,
+    MESSAGE_COST,
     REQUEST,
     RESET,
     RESPONSE,
     STOP,
+    TEXT,
     WINDOW,
     Worker,
     esgi_scope,
     frame,
     until,
 )
-
-ACCEPT, TEXT, BINARY, CLOSE = 13, 14, 15, 16
-COST = 64  # bytes of credit that a frame takes beside its data
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_a_large_message_is_sent_as_credit_allows(worker: Worker) -> None:
         assert got.kind == BINARY
         assert len(got.data) <= min(MAX_DATA, WINDOW - cost)
         received += got.data
-        cost += len(got.data) + COST
+        cost += len(got.data) + MESSAGE_COST
         assert got.end == (len(received) == 2 * WINDOW)
         if cost >= WINDOW // 2:
             worker.credit(stream, cost)
@@ -83,7 +85,7 @@ def test_a_message_longer_than_the_window_gets_credit_when_the_app_waits_for_it(
             credit += int.from_bytes(got.data, "little")
         part = min(left, credit, MAX_DATA)
         left -= part
-        credit -= part + COST
+        credit -= part + MESSAGE_COST
         worker.write(frame(BINARY if left else BINARY | END, stream, None, bytes(part)))
     until(lambda: worker.next(stream).data == str(3 * WINDOW).encode(), "the size")
     worker.write(frame(CLOSE | END, stream, (1000, "")))
@@ -92,7 +94,7 @@ def test_a_message_longer_than_the_window_gets_credit_when_the_app_waits_for_it(
 
 def test_what_the_app_does_not_receive_gets_no_credit(worker: Worker) -> None:
     stream = connect(worker, "/ws/wait")
-    for _ in range(WINDOW // (MAX_DATA + COST)):
+    for _ in range(WINDOW // (MAX_DATA + MESSAGE_COST)):
         worker.write(frame(BINARY | END, stream, None, bytes(MAX_DATA)))
     assert worker.get("/hello").body == b"hello"
     assert worker.waiting(stream) == []
