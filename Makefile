@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e fuzz siege test-sanitizers lint check-builds bench clean
+.PHONY: run build test test-go test-python test-e2e test-autobahn fuzz siege test-sanitizers lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -11,7 +11,7 @@ run: build ## build, and serve the examples on http://localhost:9080
 build: ## build bin/caddy
 	@$(PYTHON) tools/build.py
 
-test: test-go fuzz test-python test-e2e ## install and run all tests
+test: test-go fuzz test-python test-e2e test-autobahn ## install and run all tests
 
 test-go:
 	@$(PYTHON) tools/test_go.py
@@ -25,8 +25,11 @@ test-python:
 test-e2e: build
 	@$(PYTHON) tools/test_e2e.py
 
+test-autobahn: build ## run some of Autobahn's WebSocket cases, where there is a Python 2.7
+	@$(PYTHON) tools/test_autobahn.py
+
 siege: export CADDYSNAKE_SIEGE = 1
-siege: test-go test-e2e ## run the long tests whole; `make test` runs a tenth of them
+siege: test-go test-e2e test-autobahn ## run the long tests whole; `make test` runs a tenth of them
 
 test-sanitizers: ## run the end-to-end tests with threads under ASan, UBSan and the race detector
 	@$(PYTHON) tools/test_sanitizers.py

@@ -35,7 +35,7 @@ def find() -> list[Python]:
     if override:
         found = [_probe(path) or fail(f"CADDYSNAKE_TEST_PYTHONS: {path} does not run") for path in _paths(override)]
     else:
-        found = [python for version in WANTED if (python := _search(version))]
+        found = [python for version in WANTED if (python := search(version))]
     missing = [version for version in WANTED if version not in {python.version for python in found}]
     if missing and IN_CI:
         fail(f"CI tests on Python {' and '.join(WANTED)}; not found: {', '.join(missing)}")
@@ -54,16 +54,17 @@ def test_venv(python: Python) -> Path:
     return venvs.ensure(f"tests-{python.version}", REQUIREMENTS, python.path)
 
 
-def _paths(override: str) -> list[str]:
-    return [path for path in override.split(os.pathsep) if path]
-
-
-def _search(version: str) -> Python | None:
+def search(version: str) -> Python | None:
+    """An interpreter of this version on PATH or among pyenv's, or None."""
     for candidate in _candidates(version):
         python = _probe(candidate)
         if python and python.version == version:
             return python
     return None
+
+
+def _paths(override: str) -> list[str]:
+    return [path for path in override.split(os.pathsep) if path]
 
 
 def _candidates(version: str) -> Iterator[str]:

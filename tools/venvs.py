@@ -10,8 +10,10 @@ from pathlib import Path
 from workspace import CACHE, environment, fail, run
 
 
-def ensure(name: str, requirements: Path, interpreter: str = sys.executable) -> Path:
+def ensure(name: str, requirements: Path, interpreter: str = sys.executable, *, virtualenv: Path | None = None) -> Path:
     """The folder of a virtual environment of `interpreter` in which everything in `requirements` is installed.
+
+    `virtualenv`, a command, makes it instead of the interpreter's own venv module, which Python 2.7 does not have.
 
     Its name carries a hash of the interpreter and the requirements, so a change of either makes a new one. Several
     processes may ask at once: the first makes it, the others wait.
@@ -24,7 +26,10 @@ def ensure(name: str, requirements: Path, interpreter: str = sys.executable) -> 
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not complete.exists():
             shutil.rmtree(venv, ignore_errors=True)
-            _create(venv, interpreter)
+            if virtualenv:
+                run(virtualenv, "--quiet", "--no-periodic-update", f"--python={interpreter}", venv)
+            else:
+                _create(venv, interpreter)
             run(venv / "bin/python", "-m", "pip", "install", "--quiet", "--requirement", requirements)
             complete.touch()
     return venv
