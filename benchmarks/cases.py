@@ -36,8 +36,8 @@ class Case:
     """The app that other servers run, where they do not speak the interface."""
     upload: int = 0
     """Bytes in the request's body; 0 makes it a GET."""
-    events: bool = False
-    """The load is clients that listen to /events; each event counts as a request."""
+    load: str = "requests"
+    """`requests`; or what counts as such: `events` to clients that listen, `messages` that WebSockets get back."""
 
     @property
     def method(self) -> str:
@@ -81,7 +81,12 @@ def _alone(interface: str) -> Case:
 
 def _events(name: str, app: str, when: str) -> Case:
     title = f"Server-sent events, 10 a second to each client, {when} (requests are events)"
-    return Case(name, title, "asgi", f"events_asgi:{app}", HELLO, "", {1: 500}, events=True)
+    return Case(name, title, "asgi", f"events_asgi:{app}", HELLO, "", {1: 500}, load="events")
+
+
+def _echo() -> Case:
+    title = "WebSockets, an echo of 1 KB to each (requests are messages)"
+    return Case("websocket-echo", title, "asgi", "echo_asgi:echo", HELLO, "", {1: 100}, load="messages")
 
 
 JSON_HELLO = b'{"message":"Hello, world!"}'
@@ -101,6 +106,7 @@ CASES = (
     _alone("asgi"),
     _events("events", "own_pace", "each at its own time"),
     _events("broadcast", "broadcast", "all at the same time"),
+    _echo(),
 )
 """All cases, in the order of the tables."""
 

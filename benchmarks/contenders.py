@@ -76,11 +76,13 @@ def _pywsgi(case: Case, workers: int, upstream: Upstream) -> list[str]:
 def _uvicorn(case: Case, workers: int, upstream: Upstream) -> list[str]:
     fast = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
     lean = ["--no-server-header", "--no-date-header", "--timeout-keep-alive", KEEP_ALIVE]
-    return ["uvicorn", *upstream.flags, "--workers", str(workers), *fast, *lean, case.app]
+    sockets = ["--ws", "websockets-sansio" if case.load == "messages" else "none"]
+    return ["uvicorn", *upstream.flags, "--workers", str(workers), *fast, *lean, *sockets, case.app]
 
 
 def _granian(case: Case, workers: int, upstream: Upstream) -> list[str]:
-    quiet = ["--no-access-log", "--log-level", "warning", "--no-ws", "--http", "1"]
+    quiet = ["--no-access-log", "--log-level", "warning", "--http", "1"]
+    quiet += ["--ws" if case.load == "messages" else "--no-ws"]
     return ["granian", *upstream.flags, "--workers", str(workers), "--interface", case.interface, *quiet, case.app]
 
 

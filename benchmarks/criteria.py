@@ -108,5 +108,7 @@ CRITERIA: tuple[RatioCriterion | StartupCriterion, ...] = (
     RatioCriterion("alone-wsgi", 1, "p50_us", ("respond",), 3.5),
     RatioCriterion("broadcast", 1, "cpu_us", ("uvicorn",), 0.6),
     RatioCriterion("broadcast", 1, "p99_us", ("uvicorn",), 1),
+    RatioCriterion("websocket-echo", 1, "requests_per_second", ("uvicorn",), 1.4),
+    RatioCriterion("websocket-echo", 1, "cpu_us", ("uvicorn",), 0.65),
 )
-"""All promises. One worker: 64 connections; two workers: 100; `alone`: one; `broadcast`: 500."""
+"""All promises. One worker: 64 connections; two workers: 100; `alone`: one; `broadcast`: 500; `websocket-echo`: 100."""

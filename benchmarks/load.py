@@ -1,4 +1,4 @@
-"""Load on one contender for some seconds, and what it took: by wrk, or as events.py says."""
+"""Load on one contender for some seconds, and what it took: by wrk, or as events.py and messages.py say."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import events
+import messages
 from request import LOG, Failure, wrong_answer
 from results import Sample
 from stack import Stack
@@ -28,8 +29,10 @@ def find_wrk() -> str:
 
 def measure(stack: Stack, wrk: str, connections: int, seconds: int) -> Sample:
     """Put a contender under its case's load. Raise Failure if a single answer was wrong."""
-    if stack.case.events:
+    if stack.case.load == "events":
         return events.measure(stack, connections, seconds)
+    if stack.case.load == "messages":
+        return messages.measure(stack, connections, seconds)
     return _measure_requests(stack, wrk, connections, seconds)
 
 

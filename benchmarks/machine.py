@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("fastapi", "flask", "granian", "gunicorn", "gunicorn-h1c", "httptools", "uvicorn", "uvloop")
+PACKAGES = ("fastapi", "flask", "granian", "gunicorn", "gunicorn-h1c", "httptools", "uvicorn", "uvloop", "websockets")
 
 
 def describe_machine() -> dict[str, str]:
