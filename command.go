@@ -61,7 +61,7 @@ the app included, controls the server.`,
 // server is the command line of `caddy python-server`.
 type server struct {
 	python       Config
-	serverType   string // "wsgi" or "asgi"
+	serverType   string // "wsgi", "asgi" or "esgi"
 	app          string
 	startTimeout string
 	drainTimeout string
