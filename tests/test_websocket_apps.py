@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket
 from websockets.typing import Subprotocol
 
+from support.browser import Browser, find
 from support.check import Servers
 from support.server import Server
 
@@ -241,3 +243,39 @@ def test_socketio_refuses_a_client(talk: Talk) -> None:
         client.connect(talk.server.url, auth={"password": "guess"}, transports=["websocket"])
     assert reasons == [{"message": "wrong password"}]
     assert talk.connect(auth={"password": "secret"}, transports=["websocket"]).call("double", 4, 15) == 8
+
+
+# NiceGUI in a real browser.
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    program = find()
+    if program is None:
+        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
+    with Browser(program) as browser:
+        yield browser
+
+
+def test_nicegui_in_chromium(browser: Browser, serve: Servers, tmp_path: Path) -> None:
+    server = serve(
+        "python {\nmodule_asgi nicegui_app:app\nlifespan on\nworkers 1\nimport worker\n"
+        f"env_var NICEGUI_STORAGE_PATH {tmp_path / 'storage'}\n}}"
+    )
+    pages = [browser.open(server.url) for _ in range(2)]
+    for page in pages:
+        page.wait_for("window.did_handshake")
+    for writer, text in zip(pages, ("Grüße, 世界", "and back"), strict=True):
+        writer.type(".say input", text)
+        writer.click(".send")
+        for page in pages:
+            page.wait_for(f"[...document.querySelectorAll('.said')].at(-1)?.innerText == {json.dumps(text)}")
+    for page in pages:
+        [socket] = page.seen("Network.webSocketCreated")
+        assert socket["url"].startswith(server.url.replace("http", "ws") + "/_nicegui_ws/")
+        [handshake] = page.seen("Network.webSocketHandshakeResponseReceived")
+        assert handshake["response"]["status"] == 101
+        frames = [event["response"]["payloadData"] for event in page.seen("Network.webSocketFrameReceived")]
+        assert any("and back" in frame for frame in frames)
+        assert not page.seen("Network.webSocketFrameError")
+        assert not page.seen("Runtime.exceptionThrown")
