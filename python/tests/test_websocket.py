@@ -52,6 +52,18 @@ def events(worker: Worker) -> list[str]:
     return worker.get("/events").body.decode().splitlines()
 
 
+def happened(worker: Worker, *expected: str) -> None:
+    """Waits for these events, and no others."""
+    seen: list[str] = []
+
+    def enough() -> bool:
+        seen.extend(events(worker))
+        return len(seen) >= len(expected)
+
+    until(enough, f"{expected}")
+    assert seen == list(expected)
+
+
 def shake_hands(worker: Worker, path: str, **changes: Any) -> int:
     """Asks for a WebSocket; its stream."""
     [stream] = worker.next_streams(1)
@@ -79,6 +91,14 @@ def leave(worker: Worker, stream: int, code: int = 1000, reason: str = "") -> No
     """Closes the client's side, and checks that the worker closes the stream."""
     worker.write(frame(CLOSE | END, stream, (code, reason)))
     until(lambda: worker.next(stream).kind == RESET, "the stream closes")
+
+
+def to_close(worker: Worker, stream: int) -> list[Frame]:
+    """All frames up to the CLOSE."""
+    received = [worker.next(stream)]
+    while received[-1].kind != CLOSE:
+        received.append(worker.next(stream))
+    return received
 
 
 def message(worker: Worker, stream: int) -> tuple[int, bytes]:
@@ -139,14 +159,14 @@ def test_close_before_accept_rejects_the_handshake(worker: Worker) -> None:
     stream = sending(worker, {**CLOSED, "code": 4003, "reason": "not you"}, **{"test.wait": True})
     got = worker.next(stream)
     assert (got.kind, got.head) == (CLOSE, (4003, "not you"))
-    assert events(worker) == ["websocket.close", "disconnect 1006 ''"]
+    happened(worker, "websocket.close", "disconnect 1006 ''")
 
 
 def test_a_client_that_goes_before_accept(worker: Worker) -> None:
     stream = sending(worker, **{"test.wait": True})
     worker.reset(stream)
     assert worker.response(stream).closed == RESET
-    assert events(worker) == ["disconnect 1006 ''"]
+    happened(worker, "disconnect 1006 ''")
 
 
 # Denial responses
@@ -166,7 +186,7 @@ def test_a_long_denial_waits_for_credit(worker: Worker) -> None:
     body = b"d" * (WINDOW + MAX_DATA)
     stream = sending(worker, deny("start", status=403), deny("body", body=body))
     until(lambda: sum(len(got.data) for got in worker.waiting(stream)) == WINDOW, "all that there is credit for")
-    assert events(worker) == ["websocket.http.response.start"]
+    happened(worker, "websocket.http.response.start")
     worker.credit(stream, WINDOW)
     got = worker.response(stream)
     assert (got.status, got.body, got.closed) == (403, body, DATA)
@@ -174,7 +194,7 @@ def test_a_long_denial_waits_for_credit(worker: Worker) -> None:
 
 def test_receive_says_disconnect_after_a_denial(worker: Worker) -> None:
     assert worker.response(shake_hands(worker, "/listen_while_denying")).body == b"later"
-    assert events(worker) == ["disconnect 1006 ''"]
+    happened(worker, "disconnect 1006 ''")
 
 
 def test_a_client_that_goes_during_a_denial(worker: Worker) -> None:
@@ -182,7 +202,7 @@ def test_a_client_that_goes_during_a_denial(worker: Worker) -> None:
     until(lambda: sum(len(got.data) for got in worker.waiting(stream)) == WINDOW, "all that there is credit for")
     worker.reset(stream)
     assert worker.response(stream).closed == RESET
-    assert events(worker)[1] == "ClientGone: the client has gone"
+    happened(worker, "websocket.http.response.start", "ClientGone: the client has gone")
 
 
 @pytest.mark.parametrize(
@@ -326,25 +346,27 @@ def test_empty_messages_wait_for_credit_too(worker: Worker) -> None:
     assert worker.next(stream).kind == CLOSE
 
 
-def test_nothing_comes_between_the_parts_of_a_message(worker: Worker) -> None:
-    stream = connect(worker, f"/together?{2 * WINDOW}")
-    received = []
-    while (got := worker.next(stream)).kind != CLOSE:
-        received.append((got.kind, got.end))
-        worker.credit(stream, len(got.data) + MESSAGE_COST)
-    *parts, last, short = received
-    assert set(parts) == {(BINARY, False)}
-    assert (last, short) == ((BINARY, True), (TEXT, True))
+@pytest.mark.parametrize(("what", "kinds"), [("send", [TEXT, CLOSE]), ("close", [CLOSE])])
+def test_nothing_comes_between_the_parts_of_a_message(worker: Worker, what: str, kinds: list[int]) -> None:
+    stream = connect(worker, f"/together?{WINDOW + MAX_DATA}")
+    until(lambda: sum(len(got.data) for got in worker.waiting(stream)) >= WINDOW - 4 * MESSAGE_COST, "half of it")
+    more = (2 * MAX_DATA).to_bytes(4, "little")
+    worker.write(frame(TEXT | END, stream, None, what.encode()) + frame(CREDIT, stream, None, more))
+    received = to_close(worker, stream)
+    parts, last = received[: -len(kinds) - 1], received[-len(kinds) - 1]
+    assert {(got.kind, got.end) for got in parts} == {(BINARY, False)}
+    assert (last.kind, last.end) == (BINARY, True)
+    assert [got.kind for got in received[-len(kinds) :]] == kinds
 
 
 def test_a_message_that_is_cancelled_midway_ends_the_websocket(worker: Worker) -> None:
     stream = connect(worker, f"/half?{2 * WINDOW}")
     until(lambda: sum(len(got.data) for got in worker.waiting(stream)) >= WINDOW - 4 * MESSAGE_COST, "half of it")
     worker.get("/open")
-    *parts, last = [worker.next(stream) for _ in worker.waiting(stream)]
+    *parts, last = to_close(worker, stream)
     assert {(got.kind, got.end) for got in parts} == {(BINARY, False)}
     assert (last.kind, last.head) == (CLOSE, (1011, ""))
-    assert events(worker) == ["disconnect 1011 ''"]
+    happened(worker, "disconnect 1011 ''")
 
 
 @pytest.mark.parametrize(
@@ -371,7 +393,7 @@ def test_the_client_closes(worker: Worker) -> None:
     stream = connect(worker, "/echo")
     worker.write(frame(CLOSE | END, stream, (4000, "bye")))
     assert worker.response(stream).closed == RESET
-    assert events(worker) == ["disconnect 4000 'bye'", "True"]
+    happened(worker, "disconnect 4000 'bye'", "True")
 
 
 def test_messages_that_came_before_the_close_are_received_before_it(worker: Worker) -> None:
@@ -379,21 +401,29 @@ def test_messages_that_came_before_the_close_are_received_before_it(worker: Work
     worker.write(frame(TEXT | END, stream, None, b"x") * 3 + frame(CLOSE | END, stream, (1001, "")))
     worker.get("/open")
     assert worker.response(stream).closed == RESET
-    assert events(worker) == ["3 messages", "disconnect 1001 ''"]
+    happened(worker, "3 messages", "disconnect 1001 ''")
 
 
 def test_the_connection_is_lost(worker: Worker) -> None:
     stream = connect(worker, "/echo")
     worker.reset(stream)
     assert worker.response(stream).closed == RESET
-    assert events(worker)[0] == "disconnect 1006 ''"
+    happened(worker, "disconnect 1006 ''", "True")
 
 
 def test_the_app_closes_while_another_task_receives(worker: Worker) -> None:
     stream = connect(worker, "/listen")
     got = worker.next(stream)
     assert (got.kind, got.end, got.head) == (CLOSE, False, (4001, "enough"))
-    assert events(worker) == ["disconnect 4001 'enough'"]
+    happened(worker, "disconnect 4001 'enough'")
+
+
+def test_what_has_not_been_received_at_the_apps_close_is_dropped(worker: Worker) -> None:
+    stream = connect(worker, "/close_unread")
+    worker.write(frame(TEXT | END, stream, None, b"x") * 3)
+    worker.get("/open")
+    assert worker.next(stream).head == (4002, "")
+    happened(worker, "disconnect 4002 ''")
 
 
 @pytest.mark.parametrize("given", [{}, {"code": None, "reason": None}, {"code": 1000, "reason": ""}])
@@ -444,7 +474,7 @@ def test_nothing_can_be_sent_after_disconnect(worker: Worker, then: str) -> None
     worker.write(frame(CLOSE | END, stream, (1000, "")))
     got = worker.response(stream)
     assert (got.closed, got.error) == (RESET, None)
-    assert events(worker) == ["disconnect 1000 ''", "send raised ClientGone", "close raised ClientGone"]
+    happened(worker, "disconnect 1000 ''", "send raised ClientGone", "close raised ClientGone")
 
 
 def test_an_app_that_raises_after_the_client_has_gone_is_logged_for_those_who_debug(worker: Worker) -> None:
@@ -458,7 +488,7 @@ def test_a_send_that_waits_ends_when_the_client_goes(worker: Worker) -> None:
     until(lambda: sum(len(got.data) for got in worker.waiting(stream)) >= WINDOW - 4 * MESSAGE_COST, "half of it")
     worker.reset(stream)
     until(lambda: worker.next(stream).kind == RESET, "the stream closes")
-    assert events(worker) == ["websocket.accept", "ClientGone: the client has gone"]
+    happened(worker, "websocket.accept", "ClientGone: the client has gone")
 
 
 # Messages out of order

@@ -117,14 +117,16 @@ async def view_flood(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def view_together(scope: Scope, receive: Receive, send: Send) -> None:
-    """Two tasks send at once: a message of many parts, and a short one that is closed after."""
+    """One task sends a message of many parts; another then sends what the client asks for."""
 
-    async def end() -> None:
-        await send({"type": "websocket.send", "text": "short"})
-        await send({"type": "websocket.close"})
+    async def obey() -> None:
+        message = await receive()
+        await send({"type": f"websocket.{message['text']}", "text": "short"})
 
     await accept(receive, send)
-    await asyncio.gather(send({"type": "websocket.send", "bytes": bytes(int(scope["query_string"]))}), end())
+    other = asyncio.ensure_future(obey())
+    await asyncio.sleep(0)  # it waits first, and so it is the first to run when something comes
+    await asyncio.gather(send({"type": "websocket.send", "bytes": bytes(int(scope["query_string"]))}), other)
 
 
 async def view_half(scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,6 +138,15 @@ async def view_half(scope: Scope, receive: Receive, send: Send) -> None:
     sending.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await sending
+    note_disconnect(await receive())
+
+
+async def view_close_unread(scope: Scope, receive: Receive, send: Send) -> None:
+    """Closes, when /open is called, before it has received anything."""
+    opened().clear()
+    await accept(receive, send)
+    await opened().wait()
+    await send({"type": "websocket.close", "code": 4002})
     note_disconnect(await receive())
 
 
@@ -151,6 +162,7 @@ async def view_listen(scope: Scope, receive: Receive, send: Send) -> None:
 async def view_listen_while_denying(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     listener = asyncio.ensure_future(receive())
+    await asyncio.sleep(0)
     await send({"type": "websocket.http.response.start", "status": 429, "headers": []})
     await send({"type": "websocket.http.response.body", "body": b"later"})
     note_disconnect(await listener)
