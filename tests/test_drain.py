@@ -72,10 +72,11 @@ def messages(server: Server) -> list[str]:
 @pytest.mark.parametrize("app", APPS)
 def test_reload_with_endless_streams(serve: Servers, worker: Worker, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "3s"))
+    wait_until(lambda: len(started(server)) == worker.count(2), "words of all workers")
     old = started(server)
     streams = open_streams(server, clients)
     assert server.reload(site(app, "4s")).returncode == 0
-    assert len(old) == len(started(server) - old) == worker.count(2)
+    wait_until(lambda: len(started(server) - old) == worker.count(2), "words of all new workers")
     if CUT not in messages(server):
         assert next(streams[0]), "they go on for a while"
     assert_cut(streams)
@@ -108,8 +109,9 @@ def test_exit_while_a_reload_drains(serve: Servers, worker: Worker, clients: Exi
 
 
 @pytest.mark.parametrize("app", APPS)
-def test_a_reload_cuts_off_no_upload(serve: Servers, clients: ExitStack, app: str) -> None:
+def test_a_reload_cuts_off_no_upload(serve: Servers, worker: Worker, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "20s"))
+    wait_until(lambda: len(started(server)) == worker.count(2), "words of all workers")
     old = started(server)
     client = clients.enter_context(Connection(server))
     client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n", b"." * 10)
@@ -128,7 +130,9 @@ def test_a_reload_cuts_off_no_upload(serve: Servers, clients: ExitStack, app: st
 def test_exit_with_an_upload_that_does_not_go_on(serve: Servers, clients: ExitStack, app: str) -> None:
     server = serve(site(app, "1s"))
     client = clients.enter_context(Connection(server))
-    client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\n\r\n", b"." * 10)
+    client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 200000\r\nExpect: 100-continue\r\n\r\n")
+    assert client.head()[0] == 100, "the request is being served: Caddy drops those that it reads later"
+    client.send(b"." * 10)
     server.caddy.send_signal(signal.SIGTERM)
     assert client.response().status == 503
     assert server.wait_exit() == 0

@@ -33,6 +33,7 @@ REASONS = {
     "threats/test_frames.py::*": "the app writes to its process's socket, and a thread's has no number that it knows",
     "threats/test_internals.py::test_threat_9_an_apps_process_shows_nothing_of_the_server*": _CADDYS,
     "threats/test_internals.py::test_threat_9_a_worker_has_no_descriptor_of_another_or_of_caddy*": _CADDYS,
+    "test_websocket_idle.py::test_a_worker_that_dies_ends_its_sockets_with_1011": _KILL,
     "test_settings.py::test_one_worker_for_each_processor_by_default": _ONE_WORKER,
 }
 

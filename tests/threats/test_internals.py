@@ -5,6 +5,7 @@ What Caddy and a worker tell each other travels in frames alone, over a socket t
 
 import os
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -68,7 +69,10 @@ def test_threat_9_an_apps_process_shows_nothing_of_the_server(server: Server) ->
 def pipes_and_sockets(process: psutil.Process) -> dict[int, str]:
     """The descriptors of a process that lead to another one: their numbers and what they are."""
     folder = f"/proc/{process.pid}/fd"
-    links = {int(name): os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+    links = {}
+    for name in os.listdir(folder):
+        with suppress(FileNotFoundError):  # it has been closed since
+            links[int(name)] = os.readlink(f"{folder}/{name}")
     return {number: link for number, link in links.items() if link.startswith(("socket:", "pipe:"))}
 
 
