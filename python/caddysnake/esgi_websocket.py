@@ -5,24 +5,18 @@ docs/esgi.md is the specification. Caddy speaks RFC 6455 with the client: what c
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .esgi import AlreadyResponded, ClientGone, Closed, Error, Headers, ResponseHeaders, encode, to_bytes
+from .messages import BROKEN, LOST, NORMAL, Messages, check_code
 from .stream import Scheduler, Stream
-from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, WINDOW, pack_header
+from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, pack_header
 
 if TYPE_CHECKING:
     from .esgi import Worker
 
-NORMAL = 1000  # close codes: RFC 6455 section 7.4.1
-LOST = 1006
-BROKEN = 1011
-
 CLOSED_MESSAGE, BYTES_MESSAGE, TEXT_MESSAGE = 0, 1, 2  # kinds of messages
-
-_RESERVED = frozenset({1004, 1005, 1006, 1015})  # codes that are never sent
 
 
 class Message:
@@ -50,14 +44,9 @@ class WebSocket(Stream):
     """One WebSocket. `run()` calls the app; no exception leaves it."""
 
     __slots__ = (
-        "_allowed",
-        "_held",
         "_messages",
-        "_parts",
         "_scope",
         "_sending",
-        "_taken",
-        "_wanted",
         "_worker",
         "accepted",
         "last_words",
@@ -70,12 +59,7 @@ class WebSocket(Stream):
         self._scope = scope
         self.accepted = False  # ACCEPT has been sent
         self.last_words = (LOST, "")  # code and reason of the end
-        self._messages: deque[tuple[int, bytes, int]] = deque()  # whole: TEXT or BINARY, data, what of _taken it is
-        self._parts: list[bytes] = []  # of a message that is not whole
-        self._held = 0  # what _parts will be of _taken
-        self._allowed = WINDOW  # what Caddy may still send, by the count of docs/internals.md
-        self._taken = 0  # what the app has taken and Caddy does not know of
-        self._wanted = False  # the app waits for a message
+        self._messages = Messages()
         self._sending = False  # a message goes out in parts: none may come between
 
     def run(self) -> None:
@@ -93,18 +77,13 @@ class WebSocket(Stream):
 
     def take_message(self) -> Message:
         """Waits for the next message, or for the end."""
-        while not self._messages:
+        while (message := self._messages.take()) is None:
             if self.gone or self.closed:
                 return Message(CLOSED_MESSAGE, None, *self.last_words)
-            self._take(self._held)
-            self._held = 0
-            self._wanted = True
-            try:
-                self.scheduler.wait(self, self._has_news)
-            finally:
-                self._wanted = False
-        kind, data, cost = self._messages.popleft()
-        self._take(cost)
+            self._give_credit()
+            self.scheduler.wait(self, self._has_news)
+        self._give_credit()
+        kind, data = message
         return Message(TEXT_MESSAGE, data.decode()) if kind == TEXT else Message(BYTES_MESSAGE, data)
 
     def send_message(self, kind: int, data: bytes) -> None:
@@ -127,34 +106,17 @@ class WebSocket(Stream):
 
     def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
         """Takes one TEXT or BINARY frame. Raises ProtocolError when there was no credit for it."""
-        if not 0 < self._allowed >= len(data):
-            raise wire.ProtocolError(f"a message of {len(data)} bytes with credit for {self._allowed}")
-        cost = len(data) + MESSAGE_COST
-        self._allowed -= cost
-        if ended and not self._parts:
-            self._messages.append((kind, data, cost))
-            return
-        self._parts.append(data)
-        self._held += cost
-        if ended:
-            self._messages.append((kind, b"".join(self._parts), self._held))
-            self._parts, self._held = [], 0
-        elif self._wanted and not self._messages:
-            self._take(self._held)  # it may be longer than credit reaches
-            self._held = 0
+        self._messages.feed(kind, data, ended)
 
     def shut(self, code: int, reason: str) -> None:
         """Takes a CLOSE frame: the client's side is over."""
         self.gone = True
         self.last_words = (code, reason)
 
-    def _take(self, cost: int) -> None:
-        """Counts what the app has taken, and tells Caddy when it is much."""
-        self._taken += cost
-        if self._taken >= WINDOW // 2 and not self.gone and not self.closed:
-            self.scheduler.put(self, wire.credit(self.id, self._taken))
-            self._allowed += self._taken
-            self._taken = 0
+    def _give_credit(self) -> None:
+        """Tells Caddy what the app has taken, when it is much."""
+        if not self.gone and not self.closed and (size := self._messages.grant()):
+            self.scheduler.put(self, wire.credit(self.id, size))
 
     def _finish(self) -> None:
         """Ends the WebSocket of an app that has returned."""
@@ -204,7 +166,7 @@ class WebSocket(Stream):
             raise ClientGone("the client has gone")
 
     def _has_news(self) -> bool:
-        return bool(self._messages) or self.gone or self.closed
+        return self._messages.changed or self.gone or self.closed
 
     def _has_credit(self) -> bool:
         return self.credit > 0 or self.gone or self.closed
@@ -274,7 +236,6 @@ class WebSocketTransport:
 def _close(socket: WebSocket, code: int, reason: str) -> None:
     if not isinstance(code, int):
         raise TypeError(f"a close code is an int, not {type(code).__name__}")
-    if not 1000 <= code <= 4999 or code in _RESERVED:
-        raise ValueError(f"a WebSocket cannot be closed with code {code}")
+    check_code(code)
     encode(reason)  # for what it raises
     socket.close_with(int(code), reason)

@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .asgi import Request
 from .exchange import ClientGone, Exchange
-from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, WINDOW, pack_header
+from .messages import BROKEN, LOST, NORMAL, Messages, check_code
+from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, pack_header
 
 if TYPE_CHECKING:
     from .asgi import App, Server
 
-NORMAL = 1000  # close codes: RFC 6455 section 7.4.1
-LOST = 1006
-BROKEN = 1011
-
-_RESERVED = frozenset({1004, 1005, 1006, 1015})  # codes that are never sent
 _DENIAL = "websocket.http.response."
 
 
@@ -29,16 +25,11 @@ class WebSocket(Exchange):
 
     __slots__ = (
         "_accepted",
-        "_allowed",
         "_connected",
         "_denial",
-        "_held",
         "_last_words",
         "_messages",
-        "_parts",
         "_sending",
-        "_taken",
-        "_wanted",
     )
 
     def __init__(self, server: Server, stream: int) -> None:
@@ -46,12 +37,7 @@ class WebSocket(Exchange):
         self._connected = False  # websocket.connect has been received
         self._accepted = False  # ACCEPT has been sent
         self._denial: _Denial | None = None  # the response that rejects the handshake, once it has begun
-        self._messages: list[tuple[int, bytes, int]] = []  # whole ones: TEXT or BINARY, data, what of _taken it is
-        self._parts: list[bytes] = _NONE  # of a message that is not whole
-        self._held = 0  # what _parts will be of _taken
-        self._allowed = WINDOW  # what Caddy may still send, by the count of docs/internals.md
-        self._taken = 0  # what the app has taken and Caddy does not know of
-        self._wanted = False  # receive() waits for a message
+        self._messages = Messages()
         self._sending = False  # a message goes out in parts: none may come between
         self._last_words = (LOST, "")  # code and reason of websocket.disconnect
 
@@ -77,17 +63,14 @@ class WebSocket(Exchange):
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        while not self._messages:
+        while (message := self._messages.take()) is None:
             if self.gone or self.closed:
                 code, reason = self._last_words
                 return {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._take(self._held)
-            self._held = 0
-            self._wanted = True
+            self._give_credit()
             await self._change()
-            self._wanted = False
-        kind, data, cost = self._messages.pop(0)
-        self._take(cost)
+        self._give_credit()
+        kind, data = message
         if kind == TEXT:
             return {"type": "websocket.receive", "text": data.decode()}
         return {"type": "websocket.receive", "bytes": data}
@@ -127,36 +110,17 @@ class WebSocket(Exchange):
 
     def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
         """Takes one TEXT or BINARY frame. Raises ProtocolError when there was no credit for it."""
-        if not 0 < self._allowed >= len(data):
-            raise wire.ProtocolError(f"a message of {len(data)} bytes with credit for {self._allowed}")
-        cost = len(data) + MESSAGE_COST
-        self._allowed -= cost
-        if ended and not self._parts:
-            self._messages.append((kind, data, cost))
-            return
-        if not self._parts:
-            self._parts = []
-        self._parts.append(data)
-        self._held += cost
-        if ended:
-            self._messages.append((kind, b"".join(self._parts), self._held))
-            self._parts, self._held = _NONE, 0
-        elif self._wanted and not self._messages:
-            self._take(self._held)  # it may be longer than credit reaches
-            self._held = 0
+        self._messages.feed(kind, data, ended)
 
     def shut(self, code: int, reason: str) -> None:
         """Takes a CLOSE frame: the client's side is over."""
         self.gone = True
         self._last_words = (code, reason)
 
-    def _take(self, cost: int) -> None:
-        """Counts what the app has taken, and tells Caddy when it is much."""
-        self._taken += cost
-        if self._taken >= WINDOW // 2 and not self.gone and not self.closed:
-            self.server.put(wire.credit(self.stream, self._taken), b"", b"")
-            self._allowed += self._taken
-            self._taken = 0
+    def _give_credit(self) -> None:
+        """Tells Caddy what the app has taken, when it is much."""
+        if not self.gone and not self.closed and (size := self._messages.grant()):
+            self.server.put(wire.credit(self.stream, size), b"", b"")
 
     def _check_open(self, kind: str) -> None:
         if self.closed:
@@ -245,9 +209,6 @@ class _Denial(Request):
         self._socket.wake()
 
 
-_NONE: list[bytes] = []  # stays empty
-
-
 def _content(message: dict[str, Any]) -> tuple[int, bytes]:
     """Returns TEXT or BINARY, and the data. Raises TypeError, or ValueError for a str that UTF-8 cannot encode."""
     data = message.get("bytes")
@@ -264,6 +225,5 @@ def _content(message: dict[str, Any]) -> tuple[int, bytes]:
 def _closing(message: dict[str, Any]) -> tuple[int, str]:
     """Returns the code and reason of websocket.close. Raises ValueError for a code that may not be sent."""
     code = int(message.get("code") or NORMAL)
-    if not 1000 <= code <= 4999 or code in _RESERVED:
-        raise ValueError(f"a WebSocket cannot be closed with code {code}")
+    check_code(code)
     return code, str(message.get("reason") or "")
