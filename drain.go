@@ -6,6 +6,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/websocket"
 )
 
 // lateTime is how long after a reload requests may still come to the old configuration: those that net/http had just
@@ -89,6 +91,13 @@ func (p *pool) isClosed() bool {
 	return p.closed
 }
 
+// hasCutOff tells whether requests that are left on w have been cut off: with the pool, or with their worker.
+func (p *pool) hasCutOff(w *worker) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed || w.cut
+}
+
 // expectNoMore says that the pool is drained as soon as it has no request.
 func (p *pool) expectNoMore() {
 	p.mu.Lock()
@@ -120,12 +129,42 @@ func (p *pool) cutOff() {
 		close(e.Value.(*waiter).place)
 	}
 	p.waiting.Init()
-	for _, w := range p.workers {
+	for w := range p.alive {
 		w.conn.ResetAll()
 	}
 	for e := range p.lasting {
 		e.cutOff()
 	}
+}
+
+// checkIdle notes that a worker that drains has nothing left. It is called with pool.mu held.
+func (w *worker) checkIdle() {
+	if w.state == stateDraining && w.open == 0 && w.sockets == 0 && !w.cut {
+		close(w.idle)
+	}
+}
+
+// cutOffWorker ends what is left on a worker that drains.
+func (p *pool) cutOffWorker(w *worker) {
+	p.mu.Lock()
+	if w.state != stateDraining {
+		p.mu.Unlock()
+		return
+	}
+	w.cut = true
+	w.logger.Warn("requests cut off at the end of the drain timeout",
+		zap.Int("requests", w.open+w.sockets), zap.Duration("drain_timeout", p.settings.DrainTimeout))
+	var sockets []*webSocket
+	for s := range p.webSockets {
+		if s.worker == w {
+			sockets = append(sockets, s)
+		}
+	}
+	p.mu.Unlock()
+	for _, s := range sockets {
+		s.shut(websocket.CodeRestart, "")
+	}
+	w.conn.ResetAll()
 }
 
 // Interface guard.

@@ -150,7 +150,7 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 	for {
 		f, err := stream.Recv(ctx)
 		if err != nil {
-			return e.broken(ctx, err)
+			return e.broken(ctx, w, err)
 		}
 		switch f.Type {
 		case wire.Response, wire.Data:
@@ -284,9 +284,9 @@ func (e *exchange) trail(f wire.Frame) error {
 }
 
 // broken says what it means that no more frames come.
-func (e *exchange) broken(ctx context.Context, err error) error {
+func (e *exchange) broken(ctx context.Context, w *worker, err error) error {
 	switch {
-	case errors.Is(err, wire.ErrReset) && e.pool.isClosed():
+	case errors.Is(err, wire.ErrReset) && e.pool.hasCutOff(w):
 		return e.refusal(errPoolClosed)
 	case errors.Is(err, wire.ErrReset) && e.upload != nil: // net/http ends ctx too when a body breaks off
 		return e.upload.failure()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,8 @@ var (
 	errInterrupted = errors.New("caddy is shutting down")
 )
 
-// pool runs the workers of one app: it starts them, picks one for each request, queues what finds no room, replaces a
-// worker that exits. How it ends is in drain.go.
+// pool runs the workers of one app: it has a slot for each, picks one for each request, and queues what finds no room. How
+// workers are started and replaced is in slot.go, how the pool ends in drain.go.
 type pool struct {
 	settings settings
 	launch   launcher
@@ -45,6 +46,8 @@ type pool struct {
 	supervisors sync.WaitGroup
 
 	mu        sync.Mutex             // guards the fields below, and those of each worker that say so
+	slots     map[int]*slot          // by number
+	alive     map[*worker]struct{}   // from their start until they are over
 	workers   []*worker              // those that are ready
 	turn      int                    // where the search for the least loaded one begins, so that equals take turns
 	waiting   list.List              // of *waiter, in order of arrival
@@ -74,15 +77,15 @@ type waiter struct {
 // gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then.
 func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
 	p := &pool{
-		settings: s, launch: launch, logger: logger, lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
+		settings: s, launch: launch, logger: logger, slots: map[int]*slot{}, alive: map[*worker]struct{}{},
+		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
 		overdue: make(chan struct{}), drained: make(chan struct{}),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	began := time.Now()
 	first := make(chan error, s.Workers)
-	for id := 1; id <= s.Workers; id++ {
-		p.supervisors.Add(1)
-		go p.supervise(id, first)
+	for range s.Workers {
+		p.addSlot(first)
 	}
 	if err := p.awaitStart(first); err != nil {
 		p.cancel()
@@ -187,39 +190,66 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 func (p *pool) release(w *worker, declined bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.gone {
+	if w.state == stateStopping {
 		return // remove has freed all its places
 	}
 	w.open--
 	p.open--
 	w.pace.finished(w.open == 0, declined)
+	w.checkIdle()
 	p.serveQueue()
 	p.checkDrained()
 }
 
-// add makes a worker that is ready available.
+// add makes a worker that is ready available, unless it has died since.
 func (p *pool) add(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if w.state == stateStopping {
+		return
+	}
+	w.state = stateReady
 	p.workers = append(p.workers, w)
 	p.traceback = ""
 	p.serveQueue()
 }
 
-// remove takes a worker out and frees its places.
+// withdraw keeps further requests from a worker.
+func (p *pool) withdraw(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.state == stateStopping {
+		return
+	}
+	w.state = stateDraining
+	p.dropReady(w)
+	w.checkIdle()
+}
+
+// remove takes a worker out and frees its places. It may be called more than once.
 func (p *pool) remove(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	w.gone = true
-	for i, other := range p.workers {
-		if other == w {
-			p.workers = append(p.workers[:i], p.workers[i+1:]...)
-			break
-		}
+	if w.state == stateStopping {
+		return
 	}
+	w.state = stateStopping
+	p.dropReady(w)
 	p.open -= w.open
 	p.sockets -= w.sockets
 	p.checkDrained()
+}
+
+// dropReady takes w out of those that get requests. It is called with mu held.
+func (p *pool) dropReady(w *worker) {
+	p.workers = slices.DeleteFunc(p.workers, func(other *worker) bool { return other == w })
+}
+
+// forget says that a worker is over.
+func (p *pool) forget(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.alive, w)
 }
 
 // pick returns the worker with the fewest open requests, then the fewest WebSockets, among those that have room, or nil. It
@@ -246,6 +276,7 @@ func (p *pool) take(w *worker) {
 		w.pace.busy()
 	}
 	w.open++
+	w.requests++
 	p.open++
 }
 

@@ -217,7 +217,7 @@ func (s *webSocket) release() {
 func (p *pool) accepted(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.gone {
+	if w.state == stateStopping {
 		return
 	}
 	w.sockets++
@@ -231,11 +231,12 @@ func (p *pool) accepted(w *worker) {
 func (p *pool) releaseSocket(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.gone {
+	if w.state == stateStopping {
 		return // remove has counted it
 	}
 	w.sockets--
 	p.sockets--
+	w.checkIdle()
 	p.checkDrained()
 }
 
@@ -244,7 +245,7 @@ func (p *pool) addWebSocket(s *webSocket) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.webSockets[s] = struct{}{}
-	return !p.restarting
+	return !p.restarting && !s.worker.cut
 }
 
 func (p *pool) removeWebSocket(s *webSocket) {

@@ -3,7 +3,7 @@ package caddysnake
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -13,19 +13,13 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
-const (
-	// stopTimeout is how long a worker may take to exit after it was told to: lifespan shutdown, atexit functions.
-	stopTimeout = 10 * time.Second
-	// A worker that keeps dying is replaced after a growing delay; one that lived for stableTime is replaced at once.
-	minBackoff = 100 * time.Millisecond
-	maxBackoff = 30 * time.Second
-	stableTime = 10 * time.Second
-)
+// stopTimeout is how long a worker may take to exit after it was told to: lifespan shutdown, atexit functions.
+const stopTimeout = 10 * time.Second
 
 // launcher starts an interpreter that speaks frames over the connection that it returns.
 type launcher func(s settings, id int, logger *zap.Logger) (interpreter, wire.Socket, error)
 
-// interpreter is what runs a worker: a child process.
+// interpreter is what runs a worker: a child process, or a thread inside Caddy.
 type interpreter interface {
 	// Exited is closed when it has ended.
 	Exited() <-chan struct{}
@@ -38,18 +32,43 @@ type interpreter interface {
 	Files() (wire.FileSource, int)
 }
 
+// A worker's state. Each one is followed by the next, or by the last.
+type workerState int
+
+const (
+	stateStarting workerState = iota // its app is being imported
+	stateReady                       // it gets requests
+	stateDraining                    // it finishes those that it has, and gets no further ones
+	stateStopping                    // its places are free again: it was told to stop, or it has died
+)
+
+// String returns the state's name, as the admin API has it.
+func (s workerState) String() string {
+	return [...]string{"starting", "ready", "draining", "stopping"}[s]
+}
+
 // worker is one Python interpreter that serves the pool's app.
 type worker struct {
 	id     int
 	pool   *pool
+	slot   *slot
 	conn   *wire.Conn
+	interp interpreter
 	logger *zap.Logger
+	began  time.Time
 	ready  chan error // gets one value: nil when the app is ready, or why it could not start
 
-	open    int  // requests that hold a place; guarded by pool.mu
-	sockets int  // streams that have become WebSockets; guarded by pool.mu
-	gone    bool // it has been removed from the pool; guarded by pool.mu
-	pace    pace // guarded by pool.mu
+	told  atomic.Bool   // stop has told it to exit
+	over  chan struct{} // closed when nothing is left of it
+	cause error         // why it ended; set before over is closed
+
+	state    workerState   // guarded by pool.mu
+	open     int           // requests that hold a place; guarded by pool.mu
+	sockets  int           // streams that have become WebSockets; guarded by pool.mu
+	requests uint64        // how many it has been given; guarded by pool.mu
+	cut      bool          // what was left of its requests has been cut off; guarded by pool.mu
+	idle     chan struct{} // closed when it is draining and nothing is open; guarded by pool.mu
+	pace     pace          // guarded by pool.mu
 }
 
 // busierThan compares what is open. It is called with pool.mu held.
@@ -73,100 +92,64 @@ type startError struct {
 
 func (e *startError) Error() string { return e.message }
 
-// supervise keeps one worker running until the pool is cancelled. How the first start went is sent to first; if it
-// failed, there is no second one.
-func (p *pool) supervise(id int, first chan<- error) {
-	defer p.supervisors.Done()
-	logger := p.logger.With(zap.Int("worker", id))
-	var backoff time.Duration
-	for {
-		began := time.Now()
-		started, err := p.runWorker(id, logger, first)
-		if p.ctx.Err() != nil {
-			if first != nil && !started {
-				first <- errInterrupted
-			}
-			return
-		}
-		if !started && first != nil {
-			first <- err
-			return
-		}
-		first = nil
-		if started && time.Since(began) >= stableTime {
-			backoff = 0
-		}
-		logger.Error("worker exited", zap.Error(err), zap.Duration("replaced_after", backoff))
-		select {
-		case <-time.After(backoff):
-		case <-p.ctx.Done():
-			return
-		}
-		// Jitter keeps the workers of an app that dies by itself from all starting at the same moment.
-		backoff = min(max(minBackoff, backoff*2), maxBackoff)
-		backoff += rand.N(backoff / 4)
-	}
-}
-
-// runWorker runs a worker from its start to its end. It returns whether it became ready, and why it ended.
-func (p *pool) runWorker(id int, logger *zap.Logger, first chan<- error) (started bool, err error) {
-	interp, rw, err := p.launch(p.settings, id, logger)
+// launchWorker starts a worker's interpreter and tells it what to serve. The worker is over, and nothing of it left, when
+// its connection and its interpreter have ended; until then, whoever has it must kill, stop or retire it.
+func (p *pool) launchWorker(s *slot) (*worker, error) {
+	interp, rw, err := p.launch(p.settings, s.id, s.logger)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	w := &worker{id: id, pool: p, logger: logger, ready: make(chan error, 1)}
+	w := &worker{
+		id: s.id, pool: p, slot: s, interp: interp, logger: s.logger, began: time.Now(),
+		ready: make(chan error, 1), over: make(chan struct{}), idle: make(chan struct{}),
+	}
 	files, descriptors := interp.Files()
 	w.conn = wire.NewConn(rw, files, w)
+	p.mu.Lock()
+	p.alive[w] = struct{}{}
+	p.mu.Unlock()
+	go w.watch()
+	if err := w.conn.Control(wire.Start, startHead(p.settings, s.id, descriptors)); err != nil {
+		w.kill()
+		return nil, err
+	}
+	return w, nil
+}
+
+// watch reads what the worker sends that is not for a request, and sees to it that everybody learns of its end.
+func (w *worker) watch() {
 	ended := make(chan error, 1)
 	go func() { ended <- w.conn.Run() }()
-	defer func() {
-		w.conn.Close()
-		interp.Kill()
-		<-interp.Exited()
-	}()
-	if err := w.conn.Control(wire.Start, startHead(p.settings, id, descriptors)); err != nil {
-		return false, err
-	}
-
-	select {
-	case err := <-w.ready:
-		if err != nil {
-			p.logStartError(logger, err)
-			return false, err
-		}
-	case <-ended:
-		select {
-		case err := <-w.ready: // it said why before it ended
-			p.logStartError(logger, err)
-			return false, err
-		default:
-		}
-		interp.Kill()
-		<-interp.Exited()
-		return false, fmt.Errorf("the worker ended before it was ready: %s", interp.Reason())
-	case <-p.ctx.Done():
-		return false, p.ctx.Err()
-	}
-
-	p.add(w)
-	if first != nil {
-		first <- nil
-	}
+	var err error
 	select {
 	case err = <-ended:
-		p.remove(w)
-		return true, w.endReason(err, interp)
-	case <-interp.Exited():
+	case <-w.interp.Exited():
 		// What it still sent is read; a process that it forked may hold the connection open.
 		time.AfterFunc(time.Second, w.conn.Close)
 		<-ended
-		p.remove(w)
-		return true, fmt.Errorf("the worker ended: %s", interp.Reason())
-	case <-p.ctx.Done():
-		p.remove(w)
-		w.stop(interp)
-		return true, nil
 	}
+	w.pool.remove(w)
+	w.cause = w.awaitExit(err)
+	w.conn.Close()
+	w.pool.forget(w)
+	close(w.over)
+}
+
+// awaitExit waits until the interpreter has exited, now that the connection has ended with err, and says why it has.
+func (w *worker) awaitExit(err error) error {
+	broken := errors.Is(err, wire.ErrProtocol)
+	switch {
+	case broken:
+		w.interp.Kill()
+	case !w.told.Load(): // otherwise stop gives it its time
+		timer := time.AfterFunc(time.Second, w.interp.Kill)
+		defer timer.Stop()
+	}
+	<-w.interp.Exited()
+	if broken {
+		return err
+	}
+	return fmt.Errorf("the worker ended: %s", w.interp.Reason())
 }
 
 // logStartError logs the traceback of an app that could not start; the same one is logged once, whichever workers and
@@ -187,32 +170,49 @@ func (p *pool) logStartError(logger *zap.Logger, err error) {
 	logger.Error("python app failed to start", fields...)
 }
 
-// endReason says why a worker's connection ended while nobody wanted it to.
-func (w *worker) endReason(err error, interp interpreter) error {
-	if errors.Is(err, wire.ErrProtocol) {
-		return err
+// retire takes the worker out of service: it gets no further requests, and is stopped when those that it has are through,
+// or have been cut off after the drain timeout, or when the pool ends. It returns when the worker is over.
+func (w *worker) retire() {
+	w.pool.withdraw(w)
+	var overdue <-chan time.Time
+	if timeout := w.pool.settings.DrainTimeout; timeout > 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		overdue = timer.C
 	}
 	select {
-	case <-interp.Exited():
-	case <-time.After(time.Second):
-		interp.Kill()
-		<-interp.Exited()
+	case <-w.idle:
+	case <-w.over:
+	case <-overdue:
+		w.pool.cutOffWorker(w)
+	case <-w.pool.ctx.Done():
 	}
-	return fmt.Errorf("the worker ended: %s", interp.Reason())
+	w.stop()
 }
 
-// stop ends the worker: it finishes what is open, runs lifespan shutdown and exits, or is killed.
-func (w *worker) stop(interp interpreter) {
+// stop ends the worker: it finishes what is open, runs lifespan shutdown and exits, or is killed. It returns when the worker
+// is over.
+func (w *worker) stop() {
+	w.told.Store(true)
+	w.pool.remove(w)
 	if err := w.conn.Control(wire.Stop, nil); err != nil {
 		w.logger.Error("telling a worker to stop", zap.Error(err))
 	}
 	timer := time.NewTimer(stopTimeout)
 	defer timer.Stop()
 	select {
-	case <-interp.Exited():
+	case <-w.over:
 	case <-timer.C:
 		w.logger.Warn("worker did not stop in time", zap.Duration("timeout", stopTimeout))
+		w.kill()
 	}
+}
+
+// kill ends the worker at once and returns when it is over.
+func (w *worker) kill() {
+	w.conn.Close()
+	w.interp.Kill()
+	<-w.over
 }
 
 // startHead is the head of START.

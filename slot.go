@@ -1,0 +1,201 @@
+package caddysnake
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// A worker that keeps dying is replaced after a growing delay; one that lived for stableTime is replaced at once.
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 30 * time.Second
+	stableTime = 10 * time.Second
+	// renewalPause is how long a worker goes on when the one that was to follow it could not start.
+	renewalPause = 30 * time.Second
+)
+
+// slot is a place for one worker in a pool. Its supervisor, a goroutine, keeps a worker in it until the slot is retired:
+//
+//	start ──> serving ──────────────> retired: drain, stop
+//	  ▲          │  │ renew: start another, swap, drain and stop the old one; if it does not start, the old one goes on
+//	  └── died ──┘  └──> serving
+//
+// Only the supervisor starts and stops the slot's workers. What a worker goes through is in worker.go.
+type slot struct {
+	pool   *pool
+	id     int // the number of its workers, from 1
+	logger *zap.Logger
+
+	ctx     context.Context // ends when the slot is retired, and with the pool
+	retire  context.CancelFunc
+	renewal chan string // holds why the worker is to be replaced, if it is; see renew
+
+	// Only the supervisor uses these.
+	backoff time.Duration    // before the next start of a worker in place of one that died
+	again   <-chan time.Time // when to try a renewal again that has failed; nil if none has
+}
+
+// addSlot adds a place for a worker, with the lowest number that is free, and starts one. How the start went is sent to
+// first; if it failed, the slot has ended. Without first, it is tried again and again.
+func (p *pool) addSlot(first chan<- error) *slot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	id := 1
+	for p.slots[id] != nil {
+		id++
+	}
+	s := &slot{pool: p, id: id, logger: p.logger.With(zap.Int("worker", id)), renewal: make(chan string, 1)}
+	s.ctx, s.retire = context.WithCancel(p.ctx)
+	p.slots[id] = s
+	p.supervisors.Go(func() {
+		s.supervise(first)
+		s.retire()
+		p.mu.Lock()
+		delete(p.slots, id)
+		p.mu.Unlock()
+	})
+	return s
+}
+
+// supervise keeps a worker in the slot until that is retired.
+func (s *slot) supervise(first chan<- error) {
+	var w *worker
+	var err error
+	if first != nil {
+		w, err = s.start(0) // the pool has a timeout for all
+		first <- err
+		if err != nil {
+			return
+		}
+	} else if w = s.startAgain(); w == nil {
+		return
+	}
+	for {
+		select {
+		case <-w.over:
+			if w = s.replaceDead(w); w == nil {
+				return
+			}
+		case reason := <-s.renewal:
+			if s.again == nil {
+				w = s.replaceLive(w, reason)
+			}
+		case <-s.again:
+			s.again = nil
+			w = s.replaceLive(w, "another attempt")
+		case <-s.ctx.Done():
+			w.retire()
+			return
+		}
+	}
+}
+
+// renew has the worker replaced by a new one, which takes its place when it is ready; nobody notices. It does not wait.
+func (s *slot) renew(reason string) {
+	select {
+	case s.renewal <- reason:
+	default: // it is about to be
+	}
+}
+
+// start starts a worker, which gets requests as soon as it is ready. It fails with the reason that the worker gives, after
+// timeout (0: never), and with errInterrupted when the slot is retired; nothing is left then.
+func (s *slot) start(timeout time.Duration) (*worker, error) {
+	w, err := s.pool.launchWorker(s)
+	if err != nil {
+		return nil, err
+	}
+	var late <-chan time.Time
+	if timeout > 0 {
+		timer := time.NewTimer(timeout)
+		defer timer.Stop()
+		late = timer.C
+	}
+	select {
+	case err = <-w.ready:
+	case <-w.over:
+		select {
+		case err = <-w.ready: // it said why before it ended
+		default:
+			err = fmt.Errorf("the worker ended before it was ready: %s", w.interp.Reason())
+		}
+	case <-late:
+		err = fmt.Errorf("the worker was not ready within %s; raise start_timeout if it needs longer", timeout)
+	case <-s.ctx.Done():
+		err = errInterrupted
+	}
+	if err != nil {
+		s.pool.logStartError(s.logger, err)
+		w.kill()
+		return nil, err
+	}
+	s.pool.add(w)
+	return w, nil
+}
+
+// replaceDead starts a worker in place of one that has died. It returns nil if the slot is retired first.
+func (s *slot) replaceDead(w *worker) *worker {
+	s.again = nil
+	if time.Since(w.began) >= stableTime {
+		s.backoff = 0
+	}
+	s.logger.Error("worker exited", zap.Error(w.cause), zap.Duration("replaced_after", s.backoff))
+	if !s.pause() {
+		return nil
+	}
+	return s.startAgain()
+}
+
+// startAgain starts a worker, however many attempts that takes. It returns nil if the slot is retired first.
+func (s *slot) startAgain() *worker {
+	for {
+		w, err := s.start(s.pool.settings.StartTimeout)
+		if err == nil {
+			return w
+		}
+		if s.ctx.Err() != nil {
+			return nil
+		}
+		s.logger.Error("worker exited", zap.Error(err), zap.Duration("replaced_after", s.backoff))
+		if !s.pause() {
+			return nil
+		}
+	}
+}
+
+// pause waits for as long as the backoff says, and raises it. It returns false if the slot is retired meanwhile.
+func (s *slot) pause() bool {
+	timer := time.NewTimer(s.backoff)
+	defer timer.Stop()
+	// Jitter keeps the workers of an app that dies by itself from all starting at the same moment.
+	s.backoff = min(max(minBackoff, s.backoff*2), maxBackoff)
+	s.backoff += rand.N(s.backoff / 4)
+	select {
+	case <-timer.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+// replaceLive starts another worker, swaps it for w, and has w end in the background when its requests are through. If the
+// other one does not start, w goes on, and it is tried again later. It returns the worker that serves.
+func (s *slot) replaceLive(w *worker, reason string) *worker {
+	began := time.Now()
+	next, err := s.start(s.pool.settings.StartTimeout)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.again = time.After(renewalPause)
+			s.logger.Error("new worker did not start, the old one goes on",
+				zap.String("reason", reason), zap.Error(err), zap.Duration("again_after", renewalPause))
+		}
+		return w
+	}
+	s.logger.Info("worker replaced", zap.String("reason", reason), zap.Duration("duration", time.Since(began)))
+	s.pool.supervisors.Go(w.retire)
+	return next
+}

@@ -1,0 +1,172 @@
+//go:build !windows
+
+package caddysnake
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mliezun/caddy-snake/internal/marshal"
+	"github.com/mliezun/caddy-snake/internal/wire"
+)
+
+// only returns the one worker of the pool that gets requests, once there is exactly one.
+func only(t *testing.T, p *pool) *worker {
+	t.Helper()
+	var w *worker
+	eventually(t, "one worker is ready", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if len(p.workers) == 1 {
+			w = p.workers[0]
+		}
+		return len(p.workers) == 1
+	})
+	return w
+}
+
+// place takes a place on the pool's only worker.
+func place(t *testing.T, p *pool) *worker {
+	t.Helper()
+	w, err := p.acquire(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func state(w *worker) workerState {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	return w.state
+}
+
+func TestSlotReplacesItsWorkerWhenAnotherIsReady(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI}, never)
+	old := place(t, p)
+	old.slot.renew("test")
+	eventually(t, "the old worker drains", func() bool { return state(old) == stateDraining })
+	next := place(t, p)
+	if next == old {
+		t.Error("the worker that drains got a request")
+	}
+	if next.id != old.id {
+		t.Errorf("the new worker is number %d, in place of number %d", next.id, old.id)
+	}
+	select {
+	case <-old.over:
+		t.Error("the old worker ended before its request did")
+	default:
+	}
+	p.release(old, false)
+	<-old.over
+	p.release(next, false)
+}
+
+func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
+	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
+	var starts atomic.Int32
+	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Start && starts.Add(1) > 1 {
+			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
+		}
+		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
+	})
+	p, err := newPool(settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	w := only(t, p)
+	w.slot.renew("test")
+	eventually(t, "the attempt is over", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return starts.Load() == 2 && len(p.alive) == 1
+	})
+	if got := only(t, p); got != w || state(w) != stateReady {
+		t.Errorf("worker %p serves in state %s, want %p", got, state(w), w)
+	}
+}
+
+func TestSlotThatIsRetiredEndsItsWorker(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 2}, never)
+	first := place(t, p)
+	first.slot.retire()
+	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
+	for range 4 {
+		w := place(t, p)
+		if w == first {
+			t.Error("the worker that drains got a request")
+		}
+		p.release(w, false)
+	}
+	p.release(first, false)
+	<-first.over
+	eventually(t, "the slot has ended", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.slots) == 1 && len(p.workers) == 1
+	})
+	if s := p.addSlot(nil); s.id != first.id {
+		t.Errorf("the next slot is number %d, want the free number %d", s.id, first.id)
+	}
+	eventually(t, "the new slot has a worker", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.workers) == 2
+	})
+}
+
+func TestSlotCutsOffWhatIsLeftAtTheEndOfTheDrainTimeout(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1, DrainTimeout: 50 * time.Millisecond}, never)
+	server := testServer(t, p)
+	status := make(chan int)
+	go func() {
+		response, err := http.Get(server.URL)
+		if err != nil {
+			t.Error(err)
+			close(status)
+			return
+		}
+		_ = response.Body.Close()
+		status <- response.StatusCode
+	}()
+	w := only(t, p)
+	eventually(t, "the request is open", func() bool { return p.openRequests() == 1 })
+	w.slot.renew("test")
+	if got := <-status; got != http.StatusServiceUnavailable {
+		t.Errorf("a request that was cut off got %d, want 503", got)
+	}
+	<-w.over
+}
+
+func TestSlotThatRetiresWhileItsWorkerStarts(t *testing.T) {
+	p, err := newPool(settings{Interface: interfaceASGI, App: "main:app", Workers: 0}, launchStarting(never), zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	first := make(chan error, 1)
+	s := p.addSlot(first)
+	eventually(t, "the worker starts", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.alive) == 1
+	})
+	s.retire()
+	if err := <-first; !errors.Is(err, errInterrupted) {
+		t.Errorf("got %v, want errInterrupted", err)
+	}
+	eventually(t, "nothing is left", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.alive) == 0 && len(p.slots) == 0
+	})
+}
