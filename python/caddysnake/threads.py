@@ -9,7 +9,7 @@ states:
     slow   The watchdog thread reads. Each request goes to an idle thread; a request beyond `threads` is declined, so
            that Caddy can give it to another worker. Each response leaves at once.
 
-               the leader has been inside the app for 1 ms
+               the leader waits inside the app, and has been there for 1 ms
         fast ───────────────────────────────────────────────> slow
              <───────────────────────────────────────────────
                16 requests in a row were short, or it is time to try
@@ -23,6 +23,10 @@ taken the lead meanwhile and this thread is an ordinary one from now on:
 
 A leader whose app waits for its body or for credit takes the role back too and *pumps*: it reads and sorts frames until
 its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
+
+A leader that computes is left alone for 20 ms: with one interpreter lock, nobody is served sooner if another thread
+reads. It gives itself away by the lock: the watchdog, which wants to look, has to wait for it. What the leader has
+finished before leaves at that look.
 
 Each look costs the leader the interpreter for a moment, so the watchdog looks every millisecond at first and, the
 longer the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what
@@ -49,6 +53,7 @@ from .wire import END, HEADER_SIZE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
 MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
+COMPUTING = 0.02  # seconds inside the app after which it does not matter any more whether the leader computes
 TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
 LINGER = 0.05  # seconds without work after which the watchdog stops looking
 SHORT_RUN = 16  # this many short requests in a row end the slow state
@@ -312,17 +317,26 @@ class Scheduler:
 
     def _watch(self) -> None:
         while not self._done.is_set():
-            sleep(min(max((monotonic() - self._led_since) * TICK_SHARE, MIN_TICK), MAX_TICK))
+            slept = monotonic()
+            tick = min(max((slept - self._led_since) * TICK_SHARE, MIN_TICK), MAX_TICK)
+            sleep(tick)
+            now = monotonic()
             if self._role.locked():
-                if self._reading and monotonic() - self._began > LINGER:
+                if self._reading and now - self._began > LINGER:
                     with self.lock:
                         if not self._reading:
                             continue
                         self._asleep = True
                     self._bell.acquire()
-            elif monotonic() - self._began >= LIMIT and self._role.acquire(False):
-                self._leader = None
-                self._read_slowly()
+            elif (stuck := now - self._began) >= LIMIT:
+                # Woken late, this thread had to wait for the interpreter: the leader computes, or the system has given
+                # its processor to somebody else. Nobody would get on sooner if another thread read.
+                computes = now - slept - tick >= LIMIT and stuck < COMPUTING
+                if not computes and self._role.acquire(False):
+                    self._leader = None
+                    self._read_slowly()
+                else:
+                    self.flush()
 
     def _read_slowly(self) -> None:
         """The slow state: reads and hands out, until an idle thread gets the lead."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from conftest import Launch
-from driver import CREDIT, DATA, DECLINE, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, frame, until
+from driver import CREDIT, DATA, DECLINE, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, Worker, frame, until
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -38,12 +39,38 @@ def test_a_slow_request_does_not_hold_up_the_others(launch: Launch) -> None:
     assert worker.response(slow).body == b"waited"
 
 
-def test_what_is_finished_is_not_held_by_a_slow_request_behind_it(launch: Launch) -> None:
+@pytest.mark.parametrize(("path", "answer"), [("/sleep?0.5", b"slept"), ("/spin?500", b"spun")])
+def test_what_is_finished_is_not_held_by_a_slow_request_behind_it(launch: Launch, path: str, answer: bytes) -> None:
     worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
-    hello, slow = worker.burst(["/hello", "/sleep?0.5"])
+    hello, slow = worker.burst(["/hello", path])
     assert worker.response(hello).body == b"hello"
     assert worker.waiting(slow) == []  # it was not waited for
-    assert worker.response(slow).body == b"slept"
+    assert worker.response(slow).body == answer
+
+
+@pytest.mark.skipif(not getattr(sys, "_is_gil_enabled", lambda: True)(), reason="needs a global lock")
+def test_nobody_takes_over_from_a_thread_that_computes_for_some_milliseconds(launch: Launch) -> None:
+    """Nobody would be served sooner: the interpreter is taken, or the system has stopped it for a moment."""
+
+    def taken_over() -> bool:
+        worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+        return any(declined(worker) for _ in range(4))
+
+    def declined(worker: Worker) -> bool:
+        busy, hello = worker.burst(["/sum?500000", "/hello"])  # about 8 ms
+        assert worker.response(busy).body == b"124999750000"
+        return worker.response(hello).closed == DECLINE
+
+    # On a machine under load the thread may be stopped for longer than that.
+    assert not all(taken_over() for _ in range(5))
+
+
+def test_a_long_computation_is_taken_over(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    spin, hello = worker.burst(["/spin?500", "/hello"])
+    assert worker.response(hello).closed == DECLINE
+    assert worker.waiting(spin) == []
+    assert worker.response(spin).body == b"spun"
 
 
 def test_as_many_requests_run_at_once_as_there_are_threads(launch: Launch) -> None:

@@ -194,6 +194,13 @@ def view_sleep(environ: Environ, start_response: StartResponse) -> Iterable[byte
     return [b"slept"]
 
 
+def view_sum(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Computes in C code, which keeps the interpreter's lock all the time: so many additions as the query says."""
+    total = sum(range(int(environ["QUERY_STRING"])))
+    start_response("200 OK", list(PLAIN))
+    return [str(total).encode()]
+
+
 def view_spin(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Computes for as many milliseconds as the query says."""
     until = time.perf_counter() + int(environ["QUERY_STRING"]) / 1000
