@@ -3,6 +3,7 @@
 Everything that concerns the whole process is here and nowhere else: sys.path, signals, the exit.
 """
 
+import gc
 import os
 import sys
 from _thread import start_new_thread
@@ -41,7 +42,8 @@ def main() -> int:
     _leave_signals_to_caddy()
     start_new_thread(_exit_with_caddy, (sock.fileno(),))
     try:
-        return worker.run(sock, problem)
+        # What an app has imported stays: no collection of garbage need look at it again.
+        return worker.run(sock, problem, gc.freeze)
     except ProtocolError as exc:
         print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
         return 1

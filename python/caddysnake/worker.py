@@ -13,10 +13,11 @@ from . import wire
 from .errors import StartError
 
 
-def run(sock: socket.socket, problem: str = "") -> int:
+def run(sock: socket.socket, problem: str = "", imported: Callable[[], None] = lambda: None) -> int:
     """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
 
-    `problem` is why the process is not fit for the app's runtime, "" if it is.
+    `problem` is why the process is not fit for the app's runtime, "" if it is. `imported` is called when the app is
+    ready, before the first request.
 
     Touches nothing of the process: any thread can run one. Raises ProtocolError when Caddy breaks the protocol.
     """
@@ -28,6 +29,7 @@ def run(sock: socket.socket, problem: str = "") -> int:
     serve = {"wsgi": _serve_wsgi, "asgi": _serve_asgi, "esgi": _serve_esgi}[settings["interface"]]
 
     def ready() -> None:
+        imported()
         _tell(sock, wire.frame(wire.READY, 0, {"pid": os.getpid(), "python": sys.version.split()[0]}))
 
     try:
