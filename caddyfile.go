@@ -64,7 +64,7 @@ func barePath(d *caddyfile.Dispenser) []string {
 
 // subdirective is one setting of the block.
 type subdirective struct {
-	args       string // as in the documentation, one word for each argument
+	args       string // as in the documentation, one word for each argument, in brackets if it may be left out
 	repeatable bool
 	set        func(c *Config, args []string) error
 	block      map[string]subdirective // what stands between braces; set is called before
@@ -85,6 +85,9 @@ var subdirectives = map[string]subdirective{
 	"threads":         {args: "N", set: setThreads},
 	"start_timeout":   timeout("start_timeout", func(c *Config) *caddy.Duration { return &c.StartTimeout }),
 	"drain_timeout":   timeout("drain_timeout", func(c *Config) *caddy.Duration { return &c.DrainTimeout }),
+	"max_requests":    {args: "N [JITTER]", set: setMaxRequests},
+	"max_memory":      {args: "SIZE", set: setMaxMemory},
+	"max_age":         {args: "DURATION", set: setMaxAge},
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 	"websocket":       {set: setWebSocket, block: webSocketSubdirectives},
@@ -169,6 +172,9 @@ func setEnvFile(c *Config, args []string) error {
 //	    env_file        <path>
 //	    start_timeout   <duration>|-1|forever
 //	    drain_timeout   <duration>|-1|forever
+//	    max_requests    <n> [<jitter>]
+//	    max_memory      <size>
+//	    max_age         <duration>
 //	    root_path       <path>|auto
 //	    websocket {
 //	        ping_interval <duration>|off
@@ -226,7 +232,7 @@ func (c *Config) unmarshalSubdirective(
 	}
 	given[name] = token
 	args := d.RemainingArgs()
-	if len(args) != len(strings.Fields(known.args)) {
+	if most := strings.Fields(known.args); len(args) > len(most) || len(args) < len(most)-strings.Count(known.args, "[") {
 		return d.Errf("%s has %d arguments; write %s", name, len(args), known.usage(name))
 	}
 	if len(args) > 0 && args[0] == "" {

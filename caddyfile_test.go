@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "drain_timeout, env_file, env_var, lifespan, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+	const known = "drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
@@ -206,6 +206,18 @@ func TestCaddyfileErrors(t *testing.T) {
 			`websocket max_size: "large" is not possible; give a size such as 64KiB or 16MiB, at Caddyfile:5`},
 		{"unknown compression", "python {\nmodule_asgi a:b\nwebsocket {\nping_interval off\ncompression gzip\n}\n}",
 			`websocket compression: "gzip" is unknown; use on or off, at Caddyfile:6`},
+		{"max_requests without a number", "python {\nmodule_wsgi a:b\nmax_requests\n}",
+			"max_requests has 0 arguments; write max_requests N [JITTER], at Caddyfile:4"},
+		{"max_requests with three numbers", "python {\nmodule_wsgi a:b\nmax_requests 1 2 3\n}",
+			"max_requests has 3 arguments; write max_requests N [JITTER], at Caddyfile:4"},
+		{"no max_requests", "python {\nmodule_wsgi a:b\nmax_requests 0\n}",
+			`max_requests: "0" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"a jitter in per cent", "python {\nmodule_wsgi a:b\nmax_requests 1000 10%\n}",
+			`max_requests: "10%" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"unknown max_memory", "python {\nmodule_wsgi a:b\nmax_memory half\n}",
+			`max_memory: "half" is not possible; give a size such as 512MiB, at Caddyfile:4`},
+		{"max_age without unit", "python {\nmodule_wsgi a:b\nmax_age 3600\n}",
+			`max_age: "3600" is not possible; give a duration such as 12h, at Caddyfile:4`},
 		{"env_var that is no name", "python {\nmodule_wsgi a:b\nenv_var A=1 2\n}",
 			`env_var: "A=1" is not the name of a variable; use letters, digits and _, with no digit first, at Caddyfile:4`},
 	}

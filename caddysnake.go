@@ -182,7 +182,11 @@ func (a *App) Start() error {
 	if len(a.refs) > 0 {
 		raiseHeapFloor()
 	}
-	g := newGeneration(a.refs)
+	var apps []settings
+	for _, ref := range a.refs {
+		apps = append(apps, ref.settings)
+	}
+	g := newGeneration(apps)
 	results := make(chan error)
 	for _, ref := range a.refs {
 		go func() { results <- ref.acquire(g, a.logger) }()
@@ -195,10 +199,10 @@ func (a *App) Start() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.release()
-		g.rollBack()
+		g.settle(false)
 		return err
 	}
-	g.commit()
+	g.settle(true)
 	for _, ref := range a.refs {
 		ref.pool.Load().inUse.Store(true)
 	}

@@ -65,6 +65,8 @@ type server struct {
 	app          string
 	startTimeout string
 	drainTimeout string
+	maxMemory    string // "" for no limit
+	maxAge       string // likewise
 	domain       string
 	listen       string
 	staticPath   string // "" for no static files
@@ -93,6 +95,10 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.python.Lifespan, "lifespan", "", "ASGI lifespan protocol `on|off|auto` (default off)")
 	flags.StringVar(&s.startTimeout, "start-timeout", "120s", "`duration` that the start may take; forever or -1 for no limit")
 	flags.StringVar(&s.drainTimeout, "drain-timeout", "30s", "`duration` that requests may go on at the end; forever or -1 for no limit")
+	flags.IntVar(&s.python.MaxRequests, "max-requests", 0, "`number` of requests after which a worker is replaced (default no limit)")
+	flags.IntVar(&s.python.MaxRequestsJitter, "max-requests-jitter", 0, "`number` of further requests, at most, chosen at random for each worker")
+	flags.StringVar(&s.maxMemory, "max-memory", "", "`size` of a worker's memory above which it is replaced, such as 512MiB (default no limit)")
+	flags.StringVar(&s.maxAge, "max-age", "", "`duration` after which a worker is replaced, such as 12h (default no limit)")
 	flags.StringVar(&s.staticPath, "static-path", "", "`folder` of static files to serve")
 	flags.StringVar(&s.staticRoute, "static-route", "/static", "`path` in URLs of the static files")
 	flags.BoolVar(&s.debug, "debug", false, "log at debug level")
@@ -202,6 +208,16 @@ func (s *server) check() (err error) {
 	}
 	if s.python.DrainTimeout, err = parseTimeout("drain_timeout", s.drainTimeout); err != nil {
 		return err
+	}
+	if s.maxMemory != "" {
+		if s.python.MaxMemory, err = parseMemory(s.maxMemory); err != nil {
+			return err
+		}
+	}
+	if s.maxAge != "" {
+		if s.python.MaxAge, err = parseAge(s.maxAge); err != nil {
+			return err
+		}
 	}
 	if !strings.ContainsAny(s.listen, ":/") {
 		return wrong("listen", "%q has no port; write for example %s", s.listen, defaultListen)

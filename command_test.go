@@ -122,6 +122,10 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--start-timeout", "5m"}, handler + ".start_timeout", `300000000000`},
 		{[]string{"--start-timeout", "forever"}, handler + ".start_timeout", `-1`},
 		{[]string{"--drain-timeout", "5s"}, handler + ".drain_timeout", `5000000000`},
+		{[]string{"--max-requests", "1000"}, handler + ".max_requests", `1000`},
+		{[]string{"--max-requests", "1000", "--max-requests-jitter", "50"}, handler + ".max_requests_jitter", `50`},
+		{[]string{"--max-memory", "512MiB"}, handler + ".max_memory", `536870912`},
+		{[]string{"--max-age", "12h"}, handler + ".max_age", `43200000000000`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
 		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
 	}
@@ -197,6 +201,10 @@ func TestServerFlagErrors(t *testing.T) {
 			"--threads: gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync"},
 		{append(app, "--start-timeout", "soon"), `--start-timeout: "soon" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--drain-timeout", "0"), `--drain-timeout: "0" is not possible; give a duration such as 120s or 5m, or forever`},
+		{append(app, "--max-requests-jitter", "5"),
+			"--max-requests: there is a jitter (max_requests_jitter) but no max_requests; give both, or none"},
+		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
+		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}
 	for _, test := range tests {

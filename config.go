@@ -75,6 +75,8 @@ type Config struct {
 	// Default: 30s; -1: for ever.
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 
+	RecyclingConfig
+
 	// SCRIPT_NAME and root_path. Default "auto": what other handlers stripped from the front of the original path; a
 	// rewrite to another path strips nothing.
 	// "/" says that the app is at the root whatever was removed.
@@ -135,6 +137,7 @@ type settings struct {
 	Env            []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
 	StartTimeout   time.Duration // 0: for ever
 	DrainTimeout   time.Duration // 0: for ever
+	recycling
 }
 
 // threaded says that each open request holds one of its worker's threads.
@@ -198,6 +201,7 @@ func (c *Config) resolve() (settings, error) {
 		StartTimeout:   limit(c.StartTimeout, defaultStartTimeout),
 		DrainTimeout:   limit(c.DrainTimeout, defaultDrainTimeout),
 		WorkersRuntime: cmp.Or(c.WorkersRuntime, runtimeProcess),
+		recycling:      c.recycling(),
 	}
 	if s.Workers == 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
@@ -334,6 +338,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := validateTimeout("drain_timeout", c.DrainTimeout); err != nil {
+		return err
+	}
+	if err := c.validateRecycling(); err != nil {
 		return err
 	}
 	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {

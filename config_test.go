@@ -125,6 +125,14 @@ func TestAppSpec(t *testing.T) {
 // threadError is the message for a setting that does not go with workers_runtime thread, or that there are no threads.
 func threadError(message string) string { return "workers_runtime: " + cmp.Or(noThreads, message) }
 
+// onlyProcess is what a Caddy without threads says instead of setting's error.
+func onlyProcess(setting, message string) string {
+	if noThreads != "" {
+		return threadError("")
+	}
+	return setting + ": " + message
+}
+
 // A wrong setting gives one line; these come from JSON, as loaded by Caddy.
 func TestWrongSettings(t *testing.T) {
 	dir := testFolder(t)
@@ -188,6 +196,18 @@ func TestWrongSettings(t *testing.T) {
 			"start_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"drain_timeout", `{"module_wsgi": "a:b", "drain_timeout": "-2s"}`,
 			"drain_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
+		{"max_requests", `{"module_wsgi": "a:b", "max_requests": -1}`,
+			"max_requests: -1 is not possible; give 1 or more, or leave it out for no limit"},
+		{"jitter", `{"module_wsgi": "a:b", "max_requests": 1, "max_requests_jitter": -1}`,
+			"max_requests: a jitter of -1 is not possible; give 1 or more, or leave it out"},
+		{"jitter alone", `{"module_wsgi": "a:b", "max_requests_jitter": 1}`,
+			"max_requests: there is a jitter (max_requests_jitter) but no max_requests; give both, or none"},
+		{"max_memory", `{"module_wsgi": "a:b", "max_memory": 1000}`,
+			"max_memory: 1000 bytes are hardly more than Python takes for itself; give 32 MiB or more"},
+		{"max_memory of a thread", `{"module_wsgi": "a:b", "workers_runtime": "thread", "max_memory": 100000000}`, onlyProcess("max_memory",
+			"a thread's memory is that of Caddy's whole process; remove it, or use workers_runtime process")},
+		{"max_age", `{"module_wsgi": "a:b", "max_age": "-1h"}`,
+			"max_age: -1h0m0s is not possible; give a duration such as 12h, or leave it out for no limit"},
 		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},
 		{"no working_dir", `{"module_wsgi": "a:b", "working_dir": "none"}`, `working_dir: "none": no such file or directory` + appFolder},
 		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},
@@ -316,10 +336,12 @@ func TestPlaceholdersInEnvVars(t *testing.T) {
 func TestKeyHoldsEverySetting(t *testing.T) {
 	base := settings{Env: []string{"A=1"}}
 	keys := map[string]string{base.key(): "nothing"}
-	value := reflect.ValueOf(&base).Elem()
-	for i := range value.NumField() {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		if field.Anonymous {
+			continue // its fields come by themselves
+		}
 		changed := base
-		name, field := value.Type().Field(i).Name, reflect.ValueOf(&changed).Elem().Field(i)
+		name, field := field.Name, reflect.ValueOf(&changed).Elem().FieldByIndex(field.Index)
 		switch field.Kind() {
 		case reflect.String:
 			field.SetString("x")

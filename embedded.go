@@ -164,9 +164,6 @@ func (g *generation) commit() { g.end("commit") }
 func (g *generation) rollBack() { g.end("roll_back") }
 
 func (g *generation) end(kind string) {
-	if len(g.roots) == 0 {
-		return
-	}
 	embedded.mu.Lock()
 	defer embedded.mu.Unlock()
 	if embedded.python == nil {
@@ -334,6 +331,9 @@ func (t *thread) Exited() <-chan struct{} { return t.exited }
 
 // Reason implements interpreter.
 func (t *thread) Reason() string { return t.output.explain("its thread ended") }
+
+// Pid implements interpreter.
+func (t *thread) Pid() int { return os.Getpid() }
 
 // Files implements interpreter.
 func (t *thread) Files() (wire.FileSource, int) { return t.files, t.fd }

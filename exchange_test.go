@@ -133,6 +133,7 @@ func (w *fakeWorker) serve() {
 
 func (w *fakeWorker) Exited() <-chan struct{} { return w.exited }
 func (w *fakeWorker) Reason() string          { return errDie.Error() }
+func (w *fakeWorker) Pid() int                { return os.Getpid() }
 func (w *fakeWorker) Kill()                   { _ = w.rw.Close() }
 
 // responseHead is the head of a RESPONSE.
@@ -151,7 +152,7 @@ func testPool(t testing.TB, s settings, script script) *pool {
 	s.App = "main:app"
 	s.Workers = max(s.Workers, 1)
 	s.DrainTimeout = cmp.Or(s.DrainTimeout, 10*time.Second)
-	p, err := newPool(s, launchFake(script), zap.NewNop())
+	p, err := newPool(s, launchFake(script), nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,11 +39,13 @@ var (
 type pool struct {
 	settings settings
 	launch   launcher
+	anew     renewer // nil: launch does for a replacement too
 	logger   *zap.Logger
 
 	ctx         context.Context // ends when no worker is to be started any more
 	cancel      context.CancelFunc
 	supervisors sync.WaitGroup
+	renewing    chan struct{} // holds a token while a worker that is well is being replaced: one after another
 
 	mu        sync.Mutex             // guards the fields below, and those of each worker that say so
 	slots     map[int]*slot          // by number
@@ -74,10 +76,10 @@ type waiter struct {
 }
 
 // newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
-// gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then.
-func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
+// gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then. anew may be nil.
+func newPool(s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
 	p := &pool{
-		settings: s, launch: launch, logger: logger, slots: map[int]*slot{}, alive: map[*worker]struct{}{},
+		settings: s, launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
 		overdue: make(chan struct{}), drained: make(chan struct{}),
 	}
@@ -94,6 +96,9 @@ func newPool(s settings, launch launcher, logger *zap.Logger) (*pool, error) {
 	}
 	if s.threaded() {
 		go p.watchClients()
+	}
+	if s.MaxMemory > 0 {
+		go p.watchMemory()
 	}
 	livePools.Store(p, nil)
 	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))
@@ -276,8 +281,10 @@ func (p *pool) take(w *worker) {
 		w.pace.busy()
 	}
 	w.open++
-	w.requests++
 	p.open++
+	if w.requests++; w.requests == w.limit {
+		w.slot.renew(byRequests)
+	}
 }
 
 // serveQueue gives places to those who wait. It is called with mu held.
@@ -291,6 +298,13 @@ func (p *pool) serveQueue() {
 		wt := p.waiting.Remove(p.waiting.Front()).(*waiter)
 		wt.place <- w
 	}
+}
+
+// readyWorkers are those that get requests.
+func (p *pool) readyWorkers() []*worker {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.workers)
 }
 
 func (p *pool) openRequests() int {

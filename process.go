@@ -162,6 +162,9 @@ func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
 // Exited implements interpreter.
 func (p *process) Exited() <-chan struct{} { return p.exited }
 
+// Pid implements interpreter.
+func (p *process) Pid() int { return p.cmd.Process.Pid }
+
 // Files implements interpreter.
 func (p *process) Files() (wire.FileSource, int) { return p.files, descriptorsFD }
 

@@ -35,7 +35,10 @@ type slot struct {
 	renewal chan string // holds why the worker is to be replaced, if it is; see renew
 
 	// Only the supervisor uses these.
+	launch  launcher
+	old     *worker          // the last one that was replaced while it was well; nil: none was
 	backoff time.Duration    // before the next start of a worker in place of one that died
+	aged    <-chan time.Time // gets something when the worker has served for max_age
 	again   <-chan time.Time // when to try a renewal again that has failed; nil if none has
 }
 
@@ -48,7 +51,7 @@ func (p *pool) addSlot(first chan<- error) *slot {
 	for p.slots[id] != nil {
 		id++
 	}
-	s := &slot{pool: p, id: id, logger: p.logger.With(zap.Int("worker", id)), renewal: make(chan string, 1)}
+	s := &slot{pool: p, id: id, launch: p.launch, logger: p.logger.With(zap.Int("worker", id)), renewal: make(chan string, 1)}
 	s.ctx, s.retire = context.WithCancel(p.ctx)
 	p.slots[id] = s
 	p.supervisors.Go(func() {
@@ -66,7 +69,7 @@ func (s *slot) supervise(first chan<- error) {
 	var w *worker
 	var err error
 	if first != nil {
-		w, err = s.start(0) // the pool has a timeout for all
+		w, err = s.start(s.launch, 0) // the pool has a timeout for all
 		first <- err
 		if err != nil {
 			return
@@ -83,6 +86,10 @@ func (s *slot) supervise(first chan<- error) {
 		case reason := <-s.renewal:
 			if s.again == nil {
 				w = s.replaceLive(w, reason)
+			}
+		case <-s.aged:
+			if s.again == nil {
+				w = s.replaceLive(w, byAge)
 			}
 		case <-s.again:
 			s.again = nil
@@ -104,8 +111,8 @@ func (s *slot) renew(reason string) {
 
 // start starts a worker, which gets requests as soon as it is ready. It fails with the reason that the worker gives, after
 // timeout (0: never), and with errInterrupted when the slot is retired; nothing is left then.
-func (s *slot) start(timeout time.Duration) (*worker, error) {
-	w, err := s.pool.launchWorker(s)
+func (s *slot) start(launch launcher, timeout time.Duration) (*worker, error) {
+	w, err := s.pool.launchWorker(s, launch)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +141,7 @@ func (s *slot) start(timeout time.Duration) (*worker, error) {
 		return nil, err
 	}
 	s.pool.add(w)
+	s.aged = s.pool.settings.age()
 	return w, nil
 }
 
@@ -153,7 +161,7 @@ func (s *slot) replaceDead(w *worker) *worker {
 // startAgain starts a worker, however many attempts that takes. It returns nil if the slot is retired first.
 func (s *slot) startAgain() *worker {
 	for {
-		w, err := s.start(s.pool.settings.StartTimeout)
+		w, err := s.start(s.launch, s.pool.settings.StartTimeout)
 		if err == nil {
 			return w
 		}
@@ -185,8 +193,17 @@ func (s *slot) pause() bool {
 // replaceLive starts another worker, swaps it for w, and has w end in the background when its requests are through. If the
 // other one does not start, w goes on, and it is tried again later. It returns the worker that serves.
 func (s *slot) replaceLive(w *worker, reason string) *worker {
+	if !s.awaitTurn(w) {
+		return w
+	}
+	defer func() { <-s.pool.renewing }()
 	began := time.Now()
-	next, err := s.start(s.pool.settings.StartTimeout)
+	launch, settle := s.launch, func(bool) {}
+	if s.pool.anew != nil {
+		launch, settle = s.pool.anew()
+	}
+	next, err := s.start(launch, s.pool.settings.StartTimeout)
+	settle(err == nil)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			s.again = time.After(renewalPause)
@@ -196,6 +213,30 @@ func (s *slot) replaceLive(w *worker, reason string) *worker {
 		return w
 	}
 	s.logger.Info("worker replaced", zap.String("reason", reason), zap.Duration("duration", time.Since(began)))
+	s.launch, s.old = launch, w
 	s.pool.supervisors.Go(w.retire)
 	return next
+}
+
+// awaitTurn waits until the last worker that was replaced in this slot is over, so that those that drain do not pile up, and
+// then until no other worker of the pool is being replaced. It returns false if w need not be replaced any more; otherwise
+// a token is in pool.renewing.
+func (s *slot) awaitTurn(w *worker) bool {
+	if s.old != nil {
+		select {
+		case <-s.old.over:
+		case <-w.over:
+			return false
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	select {
+	case s.pool.renewing <- struct{}{}:
+		return true
+	case <-w.over:
+		return false
+	case <-s.ctx.Done():
+		return false
+	}
 }

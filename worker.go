@@ -27,6 +27,8 @@ type interpreter interface {
 	Reason() string
 	// Kill ends it at once. It may be called more than once.
 	Kill()
+	// Pid is the number of the process that it runs in.
+	Pid() int
 	// Files is where the descriptors arrive that it sends, and the number of the socket that it sends them on; nil and 0
 	// if it cannot.
 	Files() (wire.FileSource, int)
@@ -66,6 +68,7 @@ type worker struct {
 	open     int           // requests that hold a place; guarded by pool.mu
 	sockets  int           // streams that have become WebSockets; guarded by pool.mu
 	requests uint64        // how many it has been given; guarded by pool.mu
+	limit    uint64        // how many it is given before it is replaced; 0: no limit
 	cut      bool          // what was left of its requests has been cut off; guarded by pool.mu
 	idle     chan struct{} // closed when it is draining and nothing is open; guarded by pool.mu
 	pace     pace          // guarded by pool.mu
@@ -94,14 +97,14 @@ func (e *startError) Error() string { return e.message }
 
 // launchWorker starts a worker's interpreter and tells it what to serve. The worker is over, and nothing of it left, when
 // its connection and its interpreter have ended; until then, whoever has it must kill, stop or retire it.
-func (p *pool) launchWorker(s *slot) (*worker, error) {
-	interp, rw, err := p.launch(p.settings, s.id, s.logger)
+func (p *pool) launchWorker(s *slot, launch launcher) (*worker, error) {
+	interp, rw, err := launch(p.settings, s.id, s.logger)
 	if err != nil {
 		return nil, err
 	}
 	w := &worker{
 		id: s.id, pool: p, slot: s, interp: interp, logger: s.logger, began: time.Now(),
-		ready: make(chan error, 1), over: make(chan struct{}), idle: make(chan struct{}),
+		limit: p.settings.requestLimit(), ready: make(chan error, 1), over: make(chan struct{}), idle: make(chan struct{}),
 	}
 	files, descriptors := interp.Files()
 	w.conn = wire.NewConn(rw, files, w)

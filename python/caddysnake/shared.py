@@ -1,7 +1,7 @@
 """What apps in one interpreter share: sys.path, sys.modules, the environment, atexit; and how an app is imported anew.
 
-A *root* is an app's working_dir. A *generation* is a number that Caddy gives each configuration it loads; a later one
-is higher. The first worker of a generation in a root finds none of the root's modules, so it imports them anew, while
+A *root* is an app's working_dir. A *generation* is a number that Caddy gives what is imported together, all apps of a
+configuration that it loads, or one app anew; a later one is higher, and none begins before the last one has ended. The first worker of a generation in a root finds none of the root's modules, so it imports them anew, while
 workers of the generation before go on with the module objects that they have. Caddy commits a generation once all of
 its apps have started, or rolls it back: then sys.modules is as if it had never been.
 """
@@ -20,7 +20,7 @@ import sysconfig
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -51,24 +51,25 @@ class Shared:
         atexit.register = self._on_register
 
     def enter(
-        self, root: str, generation: int, roots: Iterable[str], packages: Iterable[str], env: Mapping[str, str]
+        self, root: str, generation: int, roots: Collection[str], packages: Iterable[str], env: Mapping[str, str]
     ) -> None:
         """Makes the interpreter ready for a worker to import its app.
 
         Args:
             root: where the app's modules are.
             generation: the one that the worker belongs to.
-            roots: those of all apps of that generation.
+            roots: those of all apps that there are to be; none if all others stay as they are, environment included.
             packages: further folders to import from, site-packages of a virtual environment.
             env: the environment variables of all apps of that generation, on top of Caddy's own.
         """
         with self._lock:
             if generation > self._committed and generation not in self._before:
                 self._before[generation] = _Before(self._env)
-                self._set_env(dict(env))
+                if roots:
+                    self._set_env(dict(env))
             before = self._before.get(generation)
             if before is not None and root not in before.begun:
-                stale = {other for other, _ in self._users if other not in roots} & self._begun.keys()
+                stale = {other for other, _ in self._users if roots and other not in roots} & self._begun.keys()
                 before.begun[root] = self._begun.get(root)
                 before.modules |= _forget({root, *stale})
             self._begun[root] = max(generation, self._begun.get(root, 0))

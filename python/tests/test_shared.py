@@ -57,6 +57,24 @@ def test_a_new_generation_imports_anew_and_the_same_one_does_not(shared: Shared,
     assert load("shared_spaces.inner.deep") is not deep
 
 
+def test_one_app_anew_leaves_the_others_and_the_environment_alone(shared: Shared, root: str, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "shared_other.py").touch()
+    enter(shared, root, 1, str(other), SHARED_X="1")
+    enter(shared, str(other), 1, root, SHARED_X="1")
+    app, helper, neighbour = load("shared_app"), load("shared_helper"), load("shared_other")
+    shared.commit(1)
+    shared.enter(str(other), 2, [], (), {"SHARED_X": "2"})
+    assert load("shared_other") is not neighbour
+    assert load("shared_app") is app
+    assert load("shared_helper") is helper
+    assert os.environ["SHARED_X"] == "1"
+    shared.roll_back(2)
+    assert load("shared_other") is neighbour
+    assert os.environ["SHARED_X"] == "1"
+
+
 def test_packages_stay(shared: Shared, root: str) -> None:
     folder = os.path.join(root, "venv", "lib", "site-packages")
     enter(shared, root, 1, packages=(folder,))

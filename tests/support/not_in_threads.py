@@ -24,6 +24,7 @@ REASONS = {
     "test_lifecycle.py::test_reload_of_the_app_drops_no_request": (
         "it tells old workers from new ones by their process; test_thread.py tells them by their modules"
     ),
+    "test_recycling.py::test_memory": "the process is Caddy's own, and so is its memory",
     "test_python_server.py::test_workers": _ONE_WORKER,
     "test_python_server.py::test_threads": "it counts a process's threads, and Caddy has others",
     "test_settings.py::test_simple_form": _DEFAULT,

@@ -1,0 +1,53 @@
+"""An ASGI app and a Flask app that say which version of their code runs; support/project.py writes the module version."""
+
+import json
+import os
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import version
+from flask import Flask
+
+Message = MutableMapping[str, Any]
+
+INSTANCE = secrets.token_hex(8)
+_ballast = []
+
+
+def answer() -> str:
+    """What runs here, as JSON."""
+    return json.dumps({"version": version.VERSION, "instance": INSTANCE, "pid": os.getpid(), "cwd": os.getcwd()})
+
+
+async def app(
+    scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+) -> None:
+    """Answer a request, or echo what a WebSocket brings. `/grow` takes 100 MiB of memory for good."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": f"{version.VERSION} {message['text']}"})
+        return
+    if scope["path"] == "/grow":
+        _ballast.append(bytearray(os.urandom(1 << 20)) * 100)
+    body = answer().encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+flask = Flask(__name__)
+
+
+@flask.get("/")
+def index() -> str:
+    """What runs here."""
+    return answer()
+
+
+@flask.get("/page")
+def page() -> str:
+    """A page with the version as its text."""
+    return f"<!doctype html><title>page</title><body><p id='version'>{version.VERSION}</p></body>"
