@@ -91,6 +91,13 @@ func (p *pool) isClosed() bool {
 	return p.closed
 }
 
+// isRestarting tells whether the pool has begun to drain.
+func (p *pool) isRestarting() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.restarting
+}
+
 // hasCutOff tells whether requests that are left on w have been cut off: with the pool, or with their worker.
 func (p *pool) hasCutOff(w *worker) bool {
 	p.mu.Lock()

@@ -61,7 +61,7 @@ type pool struct {
 	lasting   map[*exchange]struct{} // requests that wait for their clients, see clients.go
 
 	webSockets map[*webSocket]struct{} // those whose clients are still there
-	restarting bool                    // WebSockets are closed as soon as they are accepted
+	restarting bool                    // the pool drains: WebSockets are closed as soon as they are accepted
 
 	inUse    atomic.Bool // a config that holds the pool has started
 	draining sync.Once

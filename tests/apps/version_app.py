@@ -1,4 +1,4 @@
-"""An ASGI app and a Flask app that say which version of their code runs; support/project.py writes the module version."""
+"""An ASGI app and a Flask app that say which version of them runs; support/project.py writes the module version."""
 
 import json
 import os
