@@ -29,7 +29,7 @@ test-autobahn: build ## run some of Autobahn's WebSocket cases, where there is a
 	@$(PYTHON) tools/test_autobahn.py
 
 siege: export CADDYSNAKE_SIEGE = 1
-siege: test-go test-e2e test-autobahn ## run the long tests whole; `make test` runs a tenth of them
+siege: test-go test-python test-e2e test-autobahn ## run the long tests whole; `make test` runs a tenth of them
 
 test-sanitizers: ## run the end-to-end tests with threads under ASan, UBSan and the race detector
 	@$(PYTHON) tools/test_sanitizers.py

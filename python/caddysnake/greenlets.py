@@ -92,10 +92,17 @@ class Scheduler:
         self._out += (prefix, head, data)
         self._out_size += HEADER_SIZE + len(head) + len(data)
         if flush or self._out_size >= _MAX_HELD:
-            self._flush()
+            self.flush()
         elif not self._flushing:
             self._flushing = True
             self._loop.run_callback(self._end_turn)
+
+    def add(self, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"") -> None:
+        """Adds a frame to what the next `flush()` sends."""
+        if not self._out:
+            self._held_since = monotonic()
+        self._out += (prefix, head, data)
+        self._out_size += HEADER_SIZE + len(head) + len(data)
 
     def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
         """Returns as soon as `ready()`, which only a frame for `stream` can bring about. Other greenlets go on."""
@@ -139,7 +146,7 @@ class Scheduler:
         self._end_turn()
 
     def _end_turn(self) -> None:
-        self._flush()
+        self.flush()
         self._flushing = False
 
     def _on_writable(self) -> None:
@@ -152,7 +159,7 @@ class Scheduler:
             self._break(exc)
         if not self._unsent:
             self._writer.stop()
-            self._flush()
+            self.flush()
 
     # Requests
 
@@ -170,7 +177,7 @@ class Scheduler:
     def _run(self, stream: Stream) -> None:
         # Who is done does not wait for all others of the same turn.
         if self._out and monotonic() - self._held_since > HOLD:
-            self._flush()
+            self.flush()
         stream.run()
         self._running.discard(stream.thread)
         stream.thread = None
@@ -207,7 +214,7 @@ class Scheduler:
 
     # The connection
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
         if self._unsent or not self._out:
             return

@@ -22,12 +22,22 @@ class Scheduler(Protocol):
 
     @property
     def lock(self) -> AbstractContextManager[Any, Any]:
-        """Guards `streams`, and each stream's body, credit and waiter."""
+        """Guards `streams`, and each stream's body, credit, waiter and closing.
+
+        An app may read or write on a thread of its own while another one ends the response: whoever adds a frame that
+        does not close its stream holds `lock` from when it has seen that the stream is open.
+        """
 
     def put(
         self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False
     ) -> None:
         """Adds a frame to what is to be sent; with `flush` it leaves before this returns."""
+
+    def add(self, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"") -> None:
+        """Adds a frame to what the next `flush()` sends. It may be called with `lock` held."""
+
+    def flush(self) -> None:
+        """Sends all that is to be sent."""
 
     def wait(self, stream: Stream, ready: Callable[[], bool]) -> None:
         """Returns as soon as `ready()`, which only a frame for `stream` can bring about."""
@@ -43,7 +53,8 @@ class ClientGone(OSError):
 class Stream:
     """One request as its scheduler sees it. `wsgi.Request` and `esgi.Request` make HTTP requests of it.
 
-    `run()` is called once, by one thread or greenlet; the methods here are for that one.
+    `run()` is called once, by one thread or greenlet; the methods here are for that one, and for those that the app has
+    help it. What they send when the response has ended meanwhile is dropped.
     """
 
     __slots__ = ("body", "closed", "credit", "gone", "id", "scheduler", "thread", "waiter")
@@ -72,16 +83,18 @@ class Stream:
     def receive(self) -> bytes:
         """Returns the next part of the body as soon as there is one, b"" at its end. Raises ClientGone."""
         scheduler, body = self.scheduler, self.body
-        while body is not None and not self.closed:
+        while body is not None:
             with scheduler.lock:
-                if body.finished:
+                if self.closed or body.finished:
                     break
                 if self.gone:
                     raise ClientGone("the client has gone")
                 size = body.grant()
+                if size:
+                    scheduler.add(wire.credit(self.id, size))
                 data = body.take()
             if size:
-                scheduler.put(self, wire.credit(self.id, size), flush=True)
+                scheduler.flush()
             if data is not None:
                 return data
             scheduler.wait(self, self._readable)
@@ -100,9 +113,9 @@ class Stream:
         if not end or size > MAX_DATA or size > self.credit:
             self._send_parts(kind, head, data, end)
             return
-        self._close()
-        prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
-        self.scheduler.put(self, prefix, head, data)
+        if self._close():
+            prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
+            self.scheduler.put(self, prefix, head, data)
 
     def send_file(self, channel: Channel, head: bytes, part: Part) -> None:
         """Sends FILE, with RESPONSE's head if that has not been sent, and closes the stream.
@@ -112,15 +125,15 @@ class Stream:
         if self.gone:
             raise ClientGone("the client has gone")
         channel.send(self.id, part.descriptor)
-        self._close()
-        data = part.data()
-        prefix = pack_header(len(head) + len(data), self.id, len(head) << 8 | wire.FILE | END)
-        self.scheduler.put(self, prefix, head, data, True)
+        if self._close():
+            data = part.data()
+            prefix = pack_header(len(head) + len(data), self.id, len(head) << 8 | wire.FILE | END)
+            self.scheduler.put(self, prefix, head, data, True)
 
     def close(self, frame: bytes) -> None:
         """Sends a closing frame without data: ERROR or RESET."""
-        self._close()
-        self.scheduler.put(self, frame)
+        if self._close():
+            self.scheduler.put(self, frame)
 
     def fail(self, exc: BaseException) -> None:
         """Ends what the app has raised out of: with ERROR, or with RESET if the client has gone; or just logs it."""
@@ -138,33 +151,43 @@ class Stream:
             )
 
     def _send_parts(self, kind: int, head: bytes, data: bytes, end: bool) -> None:
-        view, at, size = memoryview(data), 0, len(data)
+        scheduler, view, at, size = self.scheduler, memoryview(data), 0, len(data)
         while True:
-            with self.scheduler.lock:
+            with scheduler.lock:
+                if self.closed:
+                    return
                 part = min(size - at, self.credit, MAX_DATA)
                 self.credit -= part
-            if part or head:
                 last = end and at + part == size
-                if last:
-                    kind |= END
-                    self._close()
-                prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind)
-                self.scheduler.put(self, prefix, head, view[at : at + part], not last)
+                if (part or head) and not last:
+                    prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind)
+                    scheduler.add(prefix, head, view[at : at + part])
+            if last:
+                break
+            if part or head:
+                scheduler.flush()
                 kind, head, at = wire.DATA, b"", at + part
             if at == size:
                 return
             if not self.credit:
-                self.scheduler.wait(self, self._writable)
+                scheduler.wait(self, self._writable)
             if self.gone:
                 raise ClientGone("the client has gone")
+        if self._close():
+            prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind | END)
+            scheduler.put(self, prefix, head, view[at:])
 
-    def _close(self) -> None:
-        # Before the frame leaves: Caddy's next request must find the place free.
-        self.closed = True
-        del self.scheduler.streams[self.id]
-        if self.waiter is not None:  # another thread of the app still reads
-            with self.scheduler.lock:
+    def _close(self) -> bool:
+        """Says that the closing frame comes next. Returns False if another thread of the app has sent it."""
+        with self.scheduler.lock:
+            if self.closed:
+                return False
+            # Before the frame leaves: Caddy's next request must find the place free.
+            self.closed = True
+            del self.scheduler.streams[self.id]
+            if self.waiter is not None:
                 self.scheduler.wake(self)
+        return True
 
     def _readable(self) -> bool:
         return self.gone or self.closed or self.body is None or not self.body.waiting

@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from marshal import loads
 from threading import Thread
 from typing import Any, TextIO
-from weakref import WeakSet
 
 from . import wire, worker
 from .shared import Shared
@@ -25,7 +24,7 @@ Order = dict[str, Any]
 
 _CLONE_FS = 0x200  # sched.h
 
-_sockets: WeakSet[socket.socket] = WeakSet()
+_sockets: set[socket.socket] = set()  # of the workers that live
 
 
 def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
@@ -98,6 +97,7 @@ class Worker(Thread):
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # also where a process that the app has forked holds it
             sock.close()
+            _sockets.discard(sock)
             for stream in streams.values():
                 stream.close()
             os.write(self._reports, order["number"].to_bytes(4, "little"))

@@ -32,9 +32,13 @@ Each look costs the leader the interpreter for a moment, so the watchdog looks e
 longer the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what
 it gained.
 
-`lock` guards everything else that threads share: `streams`, `_pending`, `_idle`, each stream's body, credit and waiter.
-`_out_lock` guards what is to be sent. Order of taking: role, lock, _out_lock. No lock but `role` is held during I/O,
-except `_out_lock` during a send: Caddy always reads.
+`lock` guards everything else that threads share: `streams`, `_pending`, `_idle`, each stream's body, credit, waiter and
+closing. `_out_lock` guards what is to be sent. Order of taking: role, lock, _out_lock. No lock but `role` is held
+during I/O, except `_out_lock` during a send: Caddy always reads.
+
+Nothing here needs a global interpreter lock. What is read without one of these locks (`_leader`, `_began`, `_out`,
+`_pending`, `_reading`, `_short`, a stream's `gone` and `credit`) is a hint: acted upon when a lock has confirmed it, or
+else late by a moment at worst.
 """
 
 from __future__ import annotations
@@ -146,6 +150,12 @@ class Scheduler:
         if flush or self._leader is not stream.thread or self._out_size >= _MAX_HELD:
             self.flush()
 
+    def add(self, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"") -> None:
+        """Adds a frame to what the next `flush()` sends. It may be called with `lock` held."""
+        with self._out_lock:
+            self._out += (prefix, head, data)
+            self._out_size += HEADER_SIZE + len(head) + len(data)
+
     def flush(self) -> None:
         """Sends everything that is held."""
         with self._out_lock:
@@ -169,14 +179,15 @@ class Scheduler:
             with self.lock:
                 if ready():
                     return
-                stream.waiter = waiter = threading.Lock()
+                waiter = threading.Lock()
                 waiter.acquire()
+                stream.waiter = [*(stream.waiter or ()), waiter]  # the app may read on one thread and write on another
             waiter.acquire()
 
     def wake(self, stream: Stream) -> None:
-        """Wakes the thread that waits for `stream`, if any does. Call it with `lock` held."""
-        waiter, stream.waiter = stream.waiter, None
-        if waiter is not None:
+        """Wakes the threads that wait for `stream`, if any do. Call it with `lock` held."""
+        waiters, stream.waiter = stream.waiter, None
+        for waiter in waiters or ():
             waiter.release()
 
     # App threads
@@ -224,6 +235,8 @@ class Scheduler:
                 began = monotonic()
                 stream.thread = thread
                 fresh().run(stream.run)
+                if self._out:  # put() has held the response, if this thread was still taken for the leader
+                    self.flush()
                 self._short = self._short + 1 if monotonic() - began < LIMIT else 0
             thread.stream = stream = None  # nothing of a request outlives it
             self._sleep(thread)
@@ -377,7 +390,7 @@ class Scheduler:
             if count:
                 self._decoder.fill(count)
                 return True
-            for stream in list(self.streams.values()):  # other threads close theirs without the lock
+            for stream in self.streams.values():
                 stream.gone = True
                 self.wake(stream)
         self._done.set()

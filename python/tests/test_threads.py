@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Launch
-from driver import CREDIT, DATA, DECLINE, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, Worker, frame, until
+from driver import CREDIT, DATA, DECLINE, END, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, Worker, frame, until
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -150,6 +150,16 @@ def test_many_uploads_and_downloads_at_once(launch: Launch) -> None:
         worker.send_rest(stream, bytes(size - MAX_DATA))
     assert [worker.response(stream).body for stream in uploads] == [b"%d" % size] * 2
     assert [len(worker.response(stream).body) for stream in downloads] == [size] * 2
+
+
+def test_an_app_may_read_on_one_thread_and_write_on_another(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=4).start()
+    size = WINDOW + 10
+    stream = worker.request(f"/duplex?{size}", "POST", b"first", end=False)
+    until(lambda: sum(len(got.data) for got in worker.waiting(stream) if got.kind != CREDIT) == WINDOW, "both wait")
+    worker.write(frame(DATA | END, stream))
+    worker.credit(stream, WINDOW)
+    assert worker.response(stream).body == bytes(size) + b" 5"
 
 
 def test_the_fast_state_comes_back(launch: Launch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Launch, shared
-from driver import CREDIT, DATA, ERROR, MAX_DATA, RESET, RESPONSE, WINDOW, Worker, until
+from driver import CREDIT, DATA, DECLINE, ERROR, MAX_DATA, RESET, RESPONSE, WINDOW, Worker, until
 
 PLAIN = ("Content-Type", "text/plain")
 
@@ -39,8 +39,16 @@ def fresh(launch: Launch, request: pytest.FixtureRequest) -> Worker:
     return launch("wsgi_apps:app", "wsgi", **request.param).start()
 
 
-def events(worker: Worker) -> list[str]:
-    return worker.get("/events").body.decode().splitlines()
+def events(worker: Worker, last: str = "") -> list[str]:
+    """What the app has noted, and forgets; it waits for `last`, which may be noted after the response."""
+    found: list[str] = []
+
+    def come() -> bool:
+        found.extend(worker.get("/events").body.decode().splitlines())
+        return not last or last in found
+
+    until(come, last)
+    return found
 
 
 # The response
@@ -69,7 +77,7 @@ def test_the_answer_to_head_has_no_body_and_the_length_of_it(liberal: Worker) ->
     got = liberal.get("/one/block", "HEAD")
     assert (got.body, got.header("Content-Length"), got.closed) == (b"", "9", RESPONSE)
     assert liberal.get("/stream?3", "HEAD").body == b""
-    assert events(liberal)[-1] == "close"
+    assert events(liberal, "close")[-1] == "close"
 
 
 def test_an_empty_response_has_content_length_0_where_that_is_allowed(liberal: Worker) -> None:
@@ -107,19 +115,19 @@ def test_a_block_that_is_all_ends_the_response_before_the_app_goes_on(fresh: Wor
     got = fresh.get("/first/block/is/all")
     assert (got.body, got.closed) == (b"all", RESPONSE)
     fresh.get("/open")
-    until(lambda: "after the last block" in events(fresh), "the app goes on after its last block")
+    assert events(fresh, "after the last block")
 
 
 def test_close_is_called_after_the_last_block(worker: Worker) -> None:
     events(worker)
     assert worker.get("/stream?2").body == b"x" * 2000
-    assert events(worker) == ["block 0", "block 1", "exhausted", "close"]
+    assert events(worker, "close") == ["block 0", "block 1", "exhausted", "close"]
 
 
 def test_close_is_called_after_an_error(worker: Worker) -> None:
     got = worker.get("/raise/midway")
     assert (got.status, got.body, got.closed) == (200, b"begun", ERROR)
-    assert "closed after an error" in events(worker)
+    assert events(worker, "closed after an error")
 
 
 def test_close_is_called_when_the_client_has_gone(worker: Worker) -> None:
@@ -127,7 +135,7 @@ def test_close_is_called_when_the_client_has_gone(worker: Worker) -> None:
     assert worker.next(stream).kind == RESPONSE
     worker.reset(stream)
     assert worker.response(stream, grant=False).closed == RESET
-    assert "endless closed" in events(worker)
+    assert events(worker, "endless closed")
 
 
 def test_write_has_sent_when_it_returns(worker: Worker) -> None:
@@ -231,7 +239,7 @@ def test_the_app_learns_that_the_client_went_while_it_reads(worker: Worker) -> N
     worker.reset(stream)
     got = worker.response(stream)
     assert (got.status, got.closed) == (0, RESET)
-    assert events(worker) == ["read raised ClientGone"]
+    assert events(worker, "read raised ClientGone") == ["read raised ClientGone"]
 
 
 def test_the_environ_has_what_only_python_can_make(launch: Launch) -> None:
@@ -369,5 +377,6 @@ def test_a_bytearray_is_a_body(liberal: Worker) -> None:
 def test_threat_27_each_request_has_a_context_of_its_own(worker: Worker) -> None:
     for number in range(3):
         assert worker.get(f"/context?{number}").body == b"set unset"
-    streams = worker.burst([f"/context?{number}" for number in range(64)])
-    assert {worker.response(stream).body for stream in streams} == {b"set unset"}
+    answers = [worker.response(stream) for stream in worker.burst([f"/context?{number}" for number in range(64)])]
+    # A worker on a busy machine may decline some.
+    assert {answer.body for answer in answers if answer.closed != DECLINE} == {b"set unset"}

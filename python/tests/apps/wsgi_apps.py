@@ -394,6 +394,18 @@ def view_read_in_thread(environ: Environ, start_response: StartResponse) -> Iter
     return [str(len(got[0])).encode()]
 
 
+def view_duplex(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Read on one thread and write on another, both at once."""
+    got: list[int] = []
+    reader = threading.Thread(target=lambda: got.append(len(environ["wsgi.input"].read())))
+    time.sleep(0.05)  # another thread reads the socket from now on
+    start_response("200 OK", list(PLAIN))
+    reader.start()
+    yield bytes(int(environ["QUERY_STRING"]))
+    reader.join()
+    yield b" %d" % got[0]
+
+
 def view_swallow(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Catches the error of a client that has gone, and goes on."""
     try:
