@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
+	"slices"
+	"sync"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -75,13 +76,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	h.pool, err = h.app.register(s)
+	h.pool, err = h.app.register(&h.Config, s)
 	return err
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It answers every request: the next handler is never called.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	pool, err := h.app.await(r.Context(), h.pool)
+	pool, err := h.pool.await(r.Context())
 	if err != nil {
 		return caddyhttp.Error(statusClientClosed, err) // nothing else ends the waiting
 	}
@@ -105,20 +106,16 @@ type App struct {
 	logger  *zap.Logger
 	over    <-chan struct{}                  // closed when all apps of the config have been stopped
 	servers map[*caddyhttp.Server]*stripping // that have a handler of this app's
-	refs    []*poolRef                       // one for each different settings; complete when Provision of all handlers is over
-	started chan struct{}                    // closed when every pool is ready
+	refs    []*poolRef                       // one for each different app; complete when Provision of all handlers is over
 }
 
-// poolRef is one app's place in a config: its settings, and its pool once that has started.
-type poolRef struct {
-	settings settings
-	pool     atomic.Pointer[pool] // nil until it has started
-	held     bool                 // this config counts among the pool's users; only Start and Stop look at it
+// apps are those that have started and have not been stopped: one, and for a moment two while a config is loaded.
+var apps struct {
+	// changing is held, to write, while a config starts, so that no app is reloaded meanwhile; who reloads holds it to read.
+	changing sync.RWMutex
+	mu       sync.Mutex // guards live
+	live     []*App
 }
-
-// pools holds the running pools of all configs, by settings.key. A config that leaves an app as it was takes over its
-// running workers.
-var pools = caddy.NewUsagePool()
 
 // CaddyModule implements caddy.Module.
 func (*App) CaddyModule() caddy.ModuleInfo {
@@ -133,28 +130,49 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.over = ctx.Done()
 	a.servers = map[*caddyhttp.Server]*stripping{}
-	a.started = make(chan struct{})
 	return nil
 }
 
-// register notes that a handler needs an app with these settings. Handlers are provisioned one after another. It fails if
-// the app cannot share an interpreter with another one that is to.
-func (a *App) register(s settings) (*poolRef, error) {
+// register notes that a handler needs an app with these settings, which are what c leads to. Handlers are provisioned one
+// after another. It fails if the app cannot share an interpreter with another one that is to.
+func (a *App) register(c *Config, s settings) (*poolRef, error) {
 	for _, ref := range a.refs {
-		if ref.settings.key() == s.key() {
+		if ref.current().key() == s.key() && ref.config.hasSource(c) {
 			return ref, nil
 		}
 	}
+	if err := a.checkSharing(nil, s); err != nil {
+		return nil, err
+	}
+	ref := newPoolRef(a, c, s)
+	a.refs = append(a.refs, ref)
+	return ref, nil
+}
+
+// checkSharing tells whether an app with these settings, in place of old, can share an interpreter with the others.
+func (a *App) checkSharing(old *poolRef, s settings) error {
 	for _, ref := range a.refs {
-		if s.WorkersRuntime == runtimeThread && ref.settings.WorkersRuntime == runtimeThread {
-			if err := checkSharing(ref.settings, s); err != nil {
-				return nil, err
+		other := ref.current()
+		if ref != old && s.WorkersRuntime == runtimeThread && other.WorkersRuntime == runtimeThread {
+			if err := checkSharing(other, s); err != nil {
+				return err
 			}
 		}
 	}
-	ref := &poolRef{settings: s}
-	a.refs = append(a.refs, ref)
-	return ref, nil
+	return nil
+}
+
+// settings are those of all apps, with s in place of those of ref.
+func (a *App) settings(ref *poolRef, s settings) []settings {
+	var all []settings
+	for _, other := range a.refs {
+		if other == ref {
+			all = append(all, s)
+		} else {
+			all = append(all, other.current())
+		}
+	}
+	return all
 }
 
 // watch notes that a server passes requests to the app, and returns what the server strips from paths. Handlers are
@@ -182,14 +200,12 @@ func (a *App) Start() error {
 	if len(a.refs) > 0 {
 		raiseHeapFloor()
 	}
-	var apps []settings
-	for _, ref := range a.refs {
-		apps = append(apps, ref.settings)
-	}
-	g := newGeneration(apps)
+	apps.changing.Lock()
+	defer apps.changing.Unlock()
+	g := newGeneration(a.settings(nil, settings{}))
 	results := make(chan error)
 	for _, ref := range a.refs {
-		go func() { results <- ref.acquire(g, a.logger) }()
+		go func() { results <- ref.start(g) }()
 	}
 	var errs []error
 	for range a.refs {
@@ -204,15 +220,20 @@ func (a *App) Start() error {
 	}
 	g.settle(true)
 	for _, ref := range a.refs {
-		ref.pool.Load().inUse.Store(true)
+		ref.begin()
 	}
-	close(a.started)
+	apps.mu.Lock()
+	apps.live = append(apps.live, a)
+	apps.mu.Unlock()
 	return nil
 }
 
 // Stop implements caddy.App. After a reload, the pools that no config uses any more drain in the background; the HTTP
 // servers, which may be stopped later, bring requests until then.
 func (a *App) Stop() error {
+	apps.mu.Lock()
+	apps.live = slices.DeleteFunc(apps.live, func(other *App) bool { return other == a })
+	apps.mu.Unlock()
 	if !caddy.Exiting() {
 		go func() {
 			<-a.over
@@ -222,54 +243,17 @@ func (a *App) Stop() error {
 	return nil
 }
 
-// await returns the pool of ref, waiting for the start if that is not over: Caddy's HTTP app may start first.
-func (a *App) await(ctx context.Context, ref *poolRef) (*pool, error) {
-	if p := ref.pool.Load(); p != nil {
-		return p, nil
-	}
-	select {
-	case <-a.started:
-		return ref.pool.Load(), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // release lets go of the pools. Those that no other config holds stop, side by side.
 func (a *App) release() {
 	done := make(chan struct{})
 	for _, ref := range a.refs {
 		go func() {
-			ref.release(a.logger)
+			ref.release()
 			done <- struct{}{}
 		}()
 	}
 	for range a.refs {
 		<-done
-	}
-}
-
-// acquire takes the running pool with these settings, or starts one.
-func (ref *poolRef) acquire(g *generation, logger *zap.Logger) error {
-	key := ref.settings.key()
-	value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) {
-		return g.newPool(ref.settings, logger.With(zap.String("app", ref.settings.App)))
-	})
-	if err != nil {
-		return err
-	}
-	ref.pool.Store(value.(*pool))
-	ref.held = true
-	return nil
-}
-
-func (ref *poolRef) release(logger *zap.Logger) {
-	if !ref.held {
-		return
-	}
-	ref.held = false
-	if _, err := pools.Delete(ref.settings.key()); err != nil {
-		logger.Error("stopping a python app", zap.String("app", ref.settings.App), zap.Error(err))
 	}
 }
 

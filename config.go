@@ -172,12 +172,22 @@ func wrong(setting, format string, args ...any) error {
 // resolve checks c against this machine, applies the defaults and replaces placeholders (in c too). It reads files but
 // starts no Python. An error is a *settingError.
 func (c *Config) resolve() (settings, error) {
+	if err := c.prepare(); err != nil {
+		return settings{}, err
+	}
+	return c.settings()
+}
+
+// prepare replaces placeholders and makes the checks that need only c.
+func (c *Config) prepare() error {
 	if err := c.replacePlaceholders(); err != nil {
-		return settings{}, err
+		return err
 	}
-	if err := c.validate(); err != nil {
-		return settings{}, err
-	}
+	return c.validate()
+}
+
+// settings is what c, once it is prepared, leads to at present: files, folders and links may have changed since the last time.
+func (c *Config) settings() (settings, error) {
 	workingDir, err := c.findWorkingDir()
 	if err != nil {
 		return settings{}, err

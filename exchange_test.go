@@ -152,7 +152,7 @@ func testPool(t testing.TB, s settings, script script) *pool {
 	s.App = "main:app"
 	s.Workers = max(s.Workers, 1)
 	s.DrainTimeout = cmp.Or(s.DrainTimeout, 10*time.Second)
-	p, err := newPool(s, launchFake(script), nil, zap.NewNop())
+	p, err := newPool(context.Background(), s, launchFake(script), nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}

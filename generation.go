@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"context"
 	"fmt"
 	"sync"
 
@@ -59,9 +60,9 @@ func (g *generation) settle(started bool) {
 }
 
 // newPool starts the workers of one app, as processes or as threads.
-func (g *generation) newPool(s settings, logger *zap.Logger) (*pool, error) {
+func (g *generation) newPool(ctx context.Context, s settings, logger *zap.Logger) (*pool, error) {
 	if s.WorkersRuntime != runtimeThread {
-		return newPool(s, launchProcess, nil, logger)
+		return newPool(ctx, s, launchProcess, nil, logger)
 	}
 	python, err := interpreterFor(s)
 	if err != nil {
@@ -77,5 +78,5 @@ func (g *generation) newPool(s settings, logger *zap.Logger) (*pool, error) {
 		next.begin()
 		return next.launch(python), next.settle
 	}
-	return newPool(s, g.launch(python), anew, logger)
+	return newPool(ctx, s, g.launch(python), anew, logger)
 }

@@ -76,8 +76,9 @@ type waiter struct {
 }
 
 // newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
-// gives, after Settings.StartTimeout, or when Caddy is told to stop; nothing is left running then. anew may be nil.
-func newPool(s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
+// gives, after Settings.StartTimeout, or when ctx is done or Caddy is told to stop; nothing is left running then. anew may
+// be nil.
+func newPool(ctx context.Context, s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
 	p := &pool{
 		settings: s, launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
@@ -89,7 +90,7 @@ func newPool(s settings, launch launcher, anew renewer, logger *zap.Logger) (*po
 	for range s.Workers {
 		p.addSlot(first)
 	}
-	if err := p.awaitStart(first); err != nil {
+	if err := p.awaitStart(ctx, first); err != nil {
 		p.cancel()
 		p.supervisors.Wait()
 		return nil, err
@@ -105,7 +106,7 @@ func newPool(s settings, launch launcher, anew renewer, logger *zap.Logger) (*po
 	return p, nil
 }
 
-func (p *pool) awaitStart(first <-chan error) error {
+func (p *pool) awaitStart(ctx context.Context, first <-chan error) error {
 	var timeout <-chan time.Time
 	if p.settings.StartTimeout > 0 {
 		timer := time.NewTimer(p.settings.StartTimeout)
@@ -125,6 +126,8 @@ func (p *pool) awaitStart(first <-chan error) error {
 		case <-timeout:
 			return fmt.Errorf("python app %q did not start within %s: %d of %d workers are ready; raise start_timeout if it needs longer",
 				p.settings.App, p.settings.StartTimeout, ready, p.settings.Workers)
+		case <-ctx.Done():
+			return errInterrupted
 		case <-exiting.C:
 			if caddy.Exiting() {
 				return errInterrupted

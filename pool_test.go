@@ -90,7 +90,7 @@ func TestPoolQueuesInOrderWhatFindsNoRoom(t *testing.T) {
 }
 
 func TestPoolRefusesWhenClosed(t *testing.T) {
-	p, err := newPool(settings{Interface: interfaceASGI, Workers: 1}, launchFake(never), nil, zap.NewNop())
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, Workers: 1}, launchFake(never), nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func TestPoolStartFailures(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			s := settings{Interface: interfaceASGI, App: "main:app", Workers: 2, StartTimeout: 50 * time.Millisecond}
-			_, err := newPool(s, test.launch, nil, zap.NewNop())
+			_, err := newPool(context.Background(), s, test.launch, nil, zap.NewNop())
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.uber.org/zap"
 )
 
 // folderWith makes a folder with these files, each in a folder of its own if it says so.
@@ -85,11 +87,11 @@ func TestAppsOfAConfigThatCannotShareAreRefused(t *testing.T) {
 		{runtimeProcess, runtimeThread, false},
 		{runtimeProcess, runtimeProcess, false},
 	} {
-		var a App
-		if _, err := a.register(settings{App: "main:app", WorkingDir: shop, WorkersRuntime: test.first}); err != nil {
+		a := App{logger: zap.NewNop()}
+		if _, err := a.register(new(Config), settings{App: "main:app", WorkingDir: shop, WorkersRuntime: test.first}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := a.register(settings{App: "main:app", WorkingDir: blog, WorkersRuntime: test.second}); (err != nil) != test.refused {
+		if _, err := a.register(new(Config), settings{App: "main:app", WorkingDir: blog, WorkersRuntime: test.second}); (err != nil) != test.refused {
 			t.Errorf("%s and %s: %v", test.first, test.second, err)
 		}
 	}

@@ -78,7 +78,7 @@ func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
 		}
 		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
 	})
-	p, err := newPool(settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestSlotCutsOffWhatIsLeftAtTheEndOfTheDrainTimeout(t *testing.T) {
 }
 
 func TestSlotThatRetiresWhileItsWorkerStarts(t *testing.T) {
-	p, err := newPool(settings{Interface: interfaceASGI, App: "main:app", Workers: 0}, launchStarting(never), nil, zap.NewNop())
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 0}, launchStarting(never), nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
