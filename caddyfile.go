@@ -88,6 +88,7 @@ var subdirectives = map[string]subdirective{
 	"max_requests":    {args: "N [JITTER]", set: setMaxRequests},
 	"max_memory":      {args: "SIZE", set: setMaxMemory},
 	"max_age":         {args: "DURATION", set: setMaxAge},
+	"autoreload":      {args: "[on|off]", set: setAutoreload},
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 	"websocket":       {set: setWebSocket, block: webSocketSubdirectives},
@@ -175,6 +176,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    max_requests    <n> [<jitter>]
 //	    max_memory      <size>
 //	    max_age         <duration>
+//	    autoreload      [on|off]
 //	    root_path       <path>|auto
 //	    websocket {
 //	        ping_interval <duration>|off

@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+	const known = "autoreload, drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
@@ -218,6 +218,10 @@ func TestCaddyfileErrors(t *testing.T) {
 			`max_memory: "half" is not possible; give a size such as 512MiB, at Caddyfile:4`},
 		{"max_age without unit", "python {\nmodule_wsgi a:b\nmax_age 3600\n}",
 			`max_age: "3600" is not possible; give a duration such as 12h, at Caddyfile:4`},
+		{"unknown autoreload", "python {\nmodule_wsgi a:b\nautoreload always\n}",
+			`autoreload: "always" is unknown; use on or off, at Caddyfile:4`},
+		{"autoreload with two words", "python {\nmodule_wsgi a:b\nautoreload on off\n}",
+			"autoreload has 2 arguments; write autoreload [on|off], at Caddyfile:4"},
 		{"env_var that is no name", "python {\nmodule_wsgi a:b\nenv_var A=1 2\n}",
 			`env_var: "A=1" is not the name of a variable; use letters, digits and _, with no digit first, at Caddyfile:4`},
 	}

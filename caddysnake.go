@@ -84,7 +84,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	pool, err := h.pool.await(r.Context())
 	if err != nil {
-		return caddyhttp.Error(statusClientClosed, err) // nothing else ends the waiting
+		return h.serveNone(w, r, err)
 	}
 	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
 	if h.mount == rootPathAuto && e.request.rootPath != "" && h.stripping != nil && !h.stripping.explains(e.request.rootPath) {
@@ -98,6 +98,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		return e.run(h.encodeWebSocket)
 	}
 	return e.run(h.encode)
+}
+
+// serveNone answers a request for which there is no pool: its client has gone, or the app does not run.
+func (h *Handler) serveNone(w http.ResponseWriter, r *http.Request, err error) error {
+	if why, ok := errors.AsType[*failure](err); ok {
+		return h.serveFailure(w, r, why)
+	}
+	if errors.Is(err, errPoolClosed) {
+		return caddyhttp.Error(http.StatusServiceUnavailable, err)
+	}
+	return caddyhttp.Error(statusClientClosed, err)
 }
 
 // App is the Caddy app "python". It owns the pools of the Python apps that a config's handlers serve: it starts those that
@@ -234,6 +245,11 @@ func (a *App) Stop() error {
 	apps.mu.Lock()
 	apps.live = slices.DeleteFunc(apps.live, func(other *App) bool { return other == a })
 	apps.mu.Unlock()
+	for _, ref := range a.refs {
+		if ref.autoreload != nil {
+			ref.autoreload.stop()
+		}
+	}
 	if !caddy.Exiting() {
 		go func() {
 			<-a.over

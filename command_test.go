@@ -126,6 +126,8 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--max-requests", "1000", "--max-requests-jitter", "50"}, handler + ".max_requests_jitter", `50`},
 		{[]string{"--max-memory", "512MiB"}, handler + ".max_memory", `536870912`},
 		{[]string{"--max-age", "12h"}, handler + ".max_age", `43200000000000`},
+		{[]string{"--autoreload"}, handler + ".autoreload", `"on"`},
+		{[]string{"--autoreload=off"}, handler + ".autoreload", `"off"`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
 		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
 	}
@@ -205,6 +207,7 @@ func TestServerFlagErrors(t *testing.T) {
 			"--max-requests: there is a jitter (max_requests_jitter) but no max_requests; give both, or none"},
 		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
 		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
+		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on or off`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}
 	for _, test := range tests {

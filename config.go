@@ -77,6 +77,10 @@ type Config struct {
 
 	RecyclingConfig
 
+	// For development: "on" starts the app anew when a Python file below working_dir changes, and shows why it does not
+	// start, which then does not keep Caddy from starting. Default: "off".
+	Autoreload string `json:"autoreload,omitempty"`
+
 	// SCRIPT_NAME and root_path. Default "auto": what other handlers stripped from the front of the original path; a
 	// rewrite to another path strips nothing.
 	// "/" says that the app is at the root whatever was removed.
@@ -351,6 +355,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := c.validateRecycling(); err != nil {
+		return err
+	}
+	if err := c.validateAutoreload(); err != nil {
 		return err
 	}
 	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {

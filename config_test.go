@@ -208,6 +208,7 @@ func TestWrongSettings(t *testing.T) {
 			"a thread's memory is that of Caddy's whole process; remove it, or use workers_runtime process")},
 		{"max_age", `{"module_wsgi": "a:b", "max_age": "-1h"}`,
 			"max_age: -1h0m0s is not possible; give a duration such as 12h, or leave it out for no limit"},
+		{"autoreload", `{"module_wsgi": "a:b", "autoreload": "yes"}`, `autoreload: "yes" is unknown; use on or off`},
 		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},
 		{"no working_dir", `{"module_wsgi": "a:b", "working_dir": "none"}`, `working_dir: "none": no such file or directory` + appFolder},
 		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},

@@ -77,11 +77,23 @@ func (p *pool) stop(late time.Duration) {
 // drain starts the drain timeout, unless it runs already, and ends the WebSockets. It ends with p.overdue.
 func (p *pool) drain() {
 	p.draining.Do(func() {
-		if timeout := p.settings.DrainTimeout; timeout > 0 {
+		if timeout := p.drainTimeout(); timeout > 0 {
 			time.AfterFunc(timeout, func() { close(p.overdue) })
 		}
 		p.shutWebSockets()
 	})
+}
+
+// limitDrain makes the drain timeout no longer than limit, if the pool does not drain yet.
+func (p *pool) limitDrain(limit time.Duration) { p.drainLimit.Store(int64(limit)) }
+
+// drainTimeout is how long requests may go on; 0: for ever.
+func (p *pool) drainTimeout() time.Duration {
+	timeout, limit := p.settings.DrainTimeout, time.Duration(p.drainLimit.Load())
+	if limit > 0 && (timeout == 0 || timeout > limit) {
+		return limit
+	}
+	return timeout
 }
 
 // isClosed tells whether the pool takes no more requests: if any is left, it has been cut off.
@@ -131,7 +143,7 @@ func (p *pool) cutOff() {
 	}
 	p.closed = true
 	p.logger.Warn("requests cut off at the end of the drain timeout",
-		zap.Int("requests", p.open+p.sockets+p.waiting.Len()), zap.Duration("drain_timeout", p.settings.DrainTimeout))
+		zap.Int("requests", p.open+p.sockets+p.waiting.Len()), zap.Duration("drain_timeout", p.drainTimeout()))
 	for e := p.waiting.Front(); e != nil; e = e.Next() {
 		close(e.Value.(*waiter).place)
 	}

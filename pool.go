@@ -63,11 +63,12 @@ type pool struct {
 	webSockets map[*webSocket]struct{} // those whose clients are still there
 	restarting bool                    // the pool drains: WebSockets are closed as soon as they are accepted
 
-	inUse    atomic.Bool // a config that holds the pool has started
-	draining sync.Once
-	overdue  chan struct{} // closed when the drain timeout is over
-	drained  chan struct{} // closed when the last request is through and none is expected; then closed is true
-	stopping sync.Once
+	inUse      atomic.Bool // a config that holds the pool has started
+	draining   sync.Once
+	drainLimit atomic.Int64  // at most how long that may take, whatever drain_timeout says, in nanoseconds; 0: no limit
+	overdue    chan struct{} // closed when the drain timeout is over
+	drained    chan struct{} // closed when the last request is through and none is expected; then closed is true
+	stopping   sync.Once
 }
 
 // waiter is a request in the queue.

@@ -66,16 +66,21 @@ type poolRef struct {
 	config Config // prepared; a reload finds its settings anew
 	logger *zap.Logger
 
-	pool atomic.Pointer[pool] // the one that requests get; nil: they have to wait. Written with mu held
+	pool atomic.Pointer[pool] // the one that requests get; nil: they have to wait, or failure says why. Written with mu held
 
 	// changing is held while the pool is being started or replaced.
 	changing sync.Mutex
-	key      poolKey // of the pool that is held; guarded by changing
-	held     bool    // this config counts among the pool's users; guarded by changing
+	key      poolKey // of held; guarded by changing
+	held     *pool   // the pool that this config counts among the users of, nil for none; guarded by changing
+	released bool    // this config has gone; guarded by changing
+
+	autoreload *autoreload // nil without it; set when the config starts
 
 	mu       sync.Mutex    // guards the fields below
 	settings settings      // those of the pool
-	changed  chan struct{} // closed when requests need not wait any more
+	failure  error         // why there is no pool, with autoreload: a *failure, or errPoolClosed
+	changed  chan struct{} // closed when requests need not wait any more: there is a pool or a failure
+	round    uint64        // how often the app's files have changed; what was started before is old
 }
 
 func newPoolRef(a *App, c *Config, s settings) *poolRef {
@@ -87,7 +92,7 @@ func newPoolRef(a *App, c *Config, s settings) *poolRef {
 // hasSource tells whether two configs that lead to the same settings still would if files, folders and links changed.
 func (c *Config) hasSource(other *Config) bool {
 	return c.WorkingDir == other.WorkingDir && c.VenvPath == other.VenvPath && c.PythonPath == other.PythonPath &&
-		slices.Equal(c.EnvFiles, other.EnvFiles)
+		slices.Equal(c.EnvFiles, other.EnvFiles) && c.Autoreload == other.Autoreload
 }
 
 // current returns the settings of the pool that there is, or is to be.
@@ -97,15 +102,20 @@ func (ref *poolRef) current() settings {
 	return ref.settings
 }
 
-// await returns the pool, waiting for it if it is not there yet: Caddy's HTTP app may start before this one.
+// await returns the pool, waiting for it if it is not there yet: Caddy's HTTP app may start before this one, and autoreload
+// may be about to start another one. The error is ctx's, a *failure or
+// errPoolClosed.
 func (ref *poolRef) await(ctx context.Context) (*pool, error) {
 	for {
 		if p := ref.pool.Load(); p != nil {
 			return p, nil
 		}
 		ref.mu.Lock()
-		changed := ref.changed
+		changed, failure := ref.changed, ref.failure
 		ref.mu.Unlock()
+		if failure != nil {
+			return nil, failure
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -114,24 +124,70 @@ func (ref *poolRef) await(ctx context.Context) (*pool, error) {
 	}
 }
 
-// start takes the running pool with the settings, or starts one, in a config that starts.
-func (ref *poolRef) start(g *generation) error {
+// hold has further requests wait: the files have changed. What is being started at this moment is not given to them.
+func (ref *poolRef) hold() {
+	ref.mu.Lock()
+	defer ref.mu.Unlock()
+	ref.round++
+	if ref.pool.Swap(nil) != nil || ref.failure != nil {
+		ref.failure, ref.changed = nil, make(chan struct{})
+	}
+}
+
+func (ref *poolRef) currentRound() uint64 {
+	ref.mu.Lock()
+	defer ref.mu.Unlock()
+	return ref.round
+}
+
+// publish gives requests the pool, or says why there is none. It does nothing and returns false if the files have changed
+// since that round.
+func (ref *poolRef) publish(round uint64, s settings, p *pool, why error) bool {
+	ref.mu.Lock()
+	defer ref.mu.Unlock()
+	if ref.round != round {
+		return false
+	}
+	waiting := ref.pool.Load() == nil && ref.failure == nil
+	ref.settings, ref.failure = s, why
+	ref.pool.Store(p)
+	if waiting {
+		close(ref.changed)
+	}
+	return true
+}
+
+// start takes the running pool with the settings, or starts one, in a config that starts. With autoreload, an app that does
+// not start is no error: the next save may mend it.
+func (ref *poolRef) start(g *generation) (err error) {
 	ref.changing.Lock()
 	defer ref.changing.Unlock()
-	s := ref.current()
+	if ref.config.autoreloads() { // first, so that no change is missed
+		if ref.autoreload, err = newAutoreload(ref); err != nil {
+			return err
+		}
+	}
+	s, round := ref.current(), ref.currentRound()
 	key := latestKey(s)
 	p, err := ref.acquire(context.Background(), g, s, key)
-	if err != nil {
+	switch {
+	case err == nil:
+		ref.key, ref.held = key, p
+		ref.publish(round, s, p, nil)
+	case ref.autoreload != nil && !errors.Is(err, errInterrupted):
+		ref.logger.Error("python app does not run, autoreload waits for a change", zap.Error(err))
+		ref.publish(round, s, nil, newFailure(s, err))
+	default:
 		return err
 	}
-	ref.key, ref.held = key, true
-	ref.publish(p, s)
 	return nil
 }
 
 // begin says that the config has started.
 func (ref *poolRef) begin() {
-	ref.pool.Load().inUse.Store(true)
+	if p := ref.pool.Load(); p != nil {
+		p.inUse.Store(true)
+	}
 }
 
 // acquire takes the running pool with this key, or starts one.
@@ -144,33 +200,69 @@ func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key 
 	return value.(*pool), nil
 }
 
-// publish gives the pool to requests.
-func (ref *poolRef) publish(p *pool, s settings) {
-	ref.mu.Lock()
-	defer ref.mu.Unlock()
-	ref.settings = s
-	if ref.pool.Swap(p) == nil {
-		close(ref.changed)
-	}
-}
-
 // reload starts another pool from what the configuration leads to now, gives it to all further requests, and has the old
 // one drain. It returns when the new one serves; if that does not start, the old one goes on, and the error says why.
-func (ref *poolRef) reload(ctx context.Context) error {
+func (ref *poolRef) reload() error {
 	apps.changing.RLock()
 	defer apps.changing.RUnlock()
 	ref.changing.Lock()
 	defer ref.changing.Unlock()
-	if !ref.held {
-		return errPoolClosed
+	began, round := time.Now(), ref.currentRound()
+	s, key, p, err := ref.renew(context.Background())
+	if err != nil {
+		return err
 	}
-	began := time.Now()
+	if !ref.publish(round, s, p, nil) {
+		go ref.drop(key)
+		return nil // autoreload is about to start what the files have become meanwhile
+	}
+	ref.letGo()
+	ref.key, ref.held = key, p
+	ref.logger.Info("python app reloaded", zap.String("working_dir", s.WorkingDir), zap.Duration("duration", time.Since(began)))
+	if ref.autoreload != nil {
+		return ref.autoreload.follow(s.WorkingDir)
+	}
+	return nil
+}
+
+// restart is reload for autoreload: requests wait already, the old pool is let go of at once, and if the new one does not
+// start, requests are told why. It fails with errInterrupted when ctx is done or the files have changed again.
+func (ref *poolRef) restart(ctx context.Context) (settings, error) {
+	apps.changing.RLock()
+	defer apps.changing.RUnlock()
+	ref.changing.Lock()
+	defer ref.changing.Unlock()
+	ref.letGo()
+	round := ref.currentRound()
+	s, key, p, err := ref.renew(ctx)
+	if errors.Is(err, errInterrupted) || errors.Is(err, errPoolClosed) {
+		return s, err
+	}
+	if err != nil {
+		s = ref.current()
+		if !ref.publish(round, s, nil, newFailure(s, err)) {
+			return s, errInterrupted
+		}
+		return s, err
+	}
+	ref.key, ref.held = key, p
+	if !ref.publish(round, s, p, nil) {
+		return s, errInterrupted
+	}
+	return s, nil
+}
+
+// renew starts another pool from what the configuration leads to now. changing is held.
+func (ref *poolRef) renew(ctx context.Context) (settings, poolKey, *pool, error) {
+	if ref.released {
+		return settings{}, poolKey{}, nil, errPoolClosed
+	}
 	s, err := ref.config.settings()
 	if err == nil {
 		err = ref.app.checkSharing(ref, s)
 	}
 	if err != nil {
-		return err
+		return s, poolKey{}, nil, err
 	}
 	g := new(generation)
 	if s.WorkersRuntime == runtimeThread {
@@ -180,22 +272,35 @@ func (ref *poolRef) reload(ctx context.Context) error {
 	p, err := ref.acquire(ctx, g, s, key)
 	g.settle(err == nil)
 	if err != nil {
-		return err
+		return s, key, nil, err
 	}
 	p.inUse.Store(true)
-	ref.publish(p, s)
+	return s, key, p, nil
+}
+
+// letGo lets go of the pool without waiting for its end. changing is held.
+func (ref *poolRef) letGo() {
+	if ref.held == nil {
+		return
+	}
+	if ref.autoreload != nil {
+		ref.held.limitDrain(oldInstanceTime)
+	}
+	ref.held = nil
 	go ref.drop(ref.key)
-	ref.key = key
-	ref.logger.Info("python app reloaded", zap.String("working_dir", s.WorkingDir), zap.Duration("duration", time.Since(began)))
-	return nil
 }
 
 // release lets go of the pool and returns when that has stopped, if nobody else holds it.
 func (ref *poolRef) release() {
+	if ref.autoreload != nil {
+		ref.autoreload.stop()
+		ref.autoreload.cancel()
+	}
 	ref.changing.Lock()
 	defer ref.changing.Unlock()
-	if ref.held {
-		ref.held = false
+	ref.released = true
+	if ref.held != nil {
+		ref.held = nil
 		ref.drop(ref.key)
 	}
 }
@@ -225,7 +330,7 @@ func reloadApps(name string) ([]*poolRef, error) {
 	var reloaded []*poolRef
 	var errs []error
 	for _, ref := range refs {
-		if err := ref.reload(context.Background()); err != nil {
+		if err := ref.reload(); err != nil {
 			ref.logger.Error("reloading a python app", zap.Error(err))
 			errs = append(errs, err)
 			continue

@@ -3,11 +3,12 @@
 import json
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import version
-from flask import Flask
+from flask import Flask, request
 
 Message = MutableMapping[str, Any]
 
@@ -44,6 +45,15 @@ flask = Flask(__name__)
 @flask.get("/")
 def index() -> str:
     """What runs here."""
+    return answer()
+
+
+@flask.get("/hold")
+def hold() -> str:
+    """Say that the request is here, and answer when the file exists."""
+    print("holding", flush=True)
+    while not os.path.exists(request.args["file"]):
+        time.sleep(0.005)
     return answer()
 
 

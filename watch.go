@@ -1,0 +1,196 @@
+package caddysnake
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"go.uber.org/zap"
+)
+
+// debounce is how long nothing must have changed before a change is told: editors write a file in several steps, and a
+// checkout writes many.
+const debounce = 500 * time.Millisecond
+
+// watcher tells when Python files below a folder are written, made, removed or renamed. Folders that are hidden, hold
+// installed packages or compiled modules are left out, and links are not followed.
+type watcher struct {
+	root   string
+	events *fsnotify.Watcher
+	logger *zap.Logger
+	fired  func(changed []string)
+
+	// Only run uses these, once it has begun.
+	folders map[string]struct{} // that are watched
+	changed []string            // files, in the order of their first change
+}
+
+// watch begins to watch root. fired gets the files that have changed, once nothing has changed for debounce; while it runs,
+// further changes wait.
+func watch(root string, logger *zap.Logger, fired func(changed []string)) (*watcher, error) {
+	events, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watching %s for autoreload: %w", root, watchAdvice(err))
+	}
+	w := &watcher{root: root, events: events, logger: logger, fired: fired, folders: map[string]struct{}{}}
+	if err := w.add(root, func(string) {}); err != nil {
+		_ = events.Close()
+		return nil, fmt.Errorf("watching %s for autoreload: %w", root, watchAdvice(err))
+	}
+	go w.run()
+	return w, nil
+}
+
+// close ends it. It does not wait for a call of fired that is under way.
+func (w *watcher) close() { _ = w.events.Close() }
+
+func (w *watcher) run() {
+	quiet := time.NewTimer(0)
+	<-quiet.C
+	for {
+		select {
+		case event, ok := <-w.events.Events:
+			if !ok {
+				return
+			}
+			if before := len(w.changed); w.look(event) || len(w.changed) > before {
+				quiet.Reset(debounce)
+			}
+		case err, ok := <-w.events.Errors:
+			if !ok {
+				return
+			}
+			if errors.Is(err, fsnotify.ErrEventOverflow) { // some were lost: anything may have changed, folders may be new
+				w.addLater(w.root)
+				w.note(w.root)
+				quiet.Reset(debounce)
+				continue
+			}
+			w.logger.Error("watching for autoreload", zap.Error(err))
+		case <-quiet.C:
+			if len(w.changed) > 0 {
+				w.fired(w.changed)
+				w.changed = nil
+			}
+		}
+	}
+}
+
+// look notes what an event says. It returns whether it is a change of a file, be it one that was noted before.
+func (w *watcher) look(event fsnotify.Event) bool {
+	if event.Op == fsnotify.Chmod {
+		return false
+	}
+	path := event.Name
+	gone := event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)
+	if _, known := w.folders[path]; known && gone {
+		w.drop(path)
+		if path == w.root {
+			w.logger.Warn("the folder that autoreload watches has gone", zap.String("folder", path))
+		}
+		if event.Has(fsnotify.Rename) { // otherwise each file had its own event
+			w.note(path)
+		}
+		return event.Has(fsnotify.Rename)
+	}
+	switch {
+	case filepath.Base(path) == venvMark && filepath.Dir(path) != w.root && event.Has(fsnotify.Create): // what is being made here is a virtual environment
+		w.drop(filepath.Dir(path))
+	case isPython(path):
+		w.note(path)
+		return true
+	case event.Has(fsnotify.Create) && !skipped(path):
+		w.addLater(path)
+	}
+	return false
+}
+
+// note adds to changed.
+func (w *watcher) note(path string) {
+	for _, other := range w.changed {
+		if other == path {
+			return
+		}
+	}
+	w.changed = append(w.changed, path)
+}
+
+// add watches a folder and those below it. found gets the Python files in them.
+func (w *watcher) add(folder string, found func(path string)) error {
+	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path != w.root: // it has gone meanwhile
+			return nil
+		case err != nil:
+			return err
+		case !entry.IsDir():
+			if isPython(path) {
+				found(path)
+			}
+			return nil
+		case path != w.root && skipped(path):
+			return fs.SkipDir
+		}
+		if err := w.events.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		w.folders[path] = struct{}{}
+		return nil
+	})
+}
+
+// addLater watches what was made just now, if it is a folder, and notes the files that are in it by now.
+func (w *watcher) addLater(path string) {
+	if info, err := os.Lstat(path); err != nil || !info.IsDir() {
+		return
+	}
+	if err := w.add(path, w.note); err != nil {
+		w.logger.Error("watching for autoreload", zap.String("folder", path), zap.Error(watchAdvice(err)))
+	}
+}
+
+// drop ends to watch a folder and those below it, and forgets what has changed there.
+func (w *watcher) drop(folder string) {
+	below := folder + string(filepath.Separator)
+	for path := range w.folders {
+		if path == folder || strings.HasPrefix(path, below) {
+			_ = w.events.Remove(path) // fsnotify has removed some itself
+			delete(w.folders, path)
+		}
+	}
+	kept := w.changed[:0]
+	for _, path := range w.changed {
+		if !strings.HasPrefix(path, below) {
+			kept = append(kept, path)
+		}
+	}
+	w.changed = kept
+}
+
+// isPython tells whether a change of this file is one of the app. Editors put hidden files beside it.
+func isPython(path string) bool {
+	name := filepath.Base(path)
+	return strings.HasSuffix(name, ".py") && !strings.HasPrefix(name, ".")
+}
+
+// venvMark is the file that makes a folder a virtual environment.
+const venvMark = "pyvenv.cfg"
+
+// skipped tells whether a folder is left out.
+func skipped(folder string) bool {
+	name := filepath.Base(folder)
+	return strings.HasPrefix(name, ".") || name == "__pycache__" || name == "node_modules" || exists(filepath.Join(folder, venvMark))
+}
+
+// watchAdvice says what to do about the system's limits.
+func watchAdvice(err error) error {
+	if isWatchLimit(err) {
+		return fmt.Errorf("%w; raise the limit, on Linux with sysctl fs.inotify.max_user_watches or max_user_instances", err)
+	}
+	return err
+}
