@@ -1,9 +1,17 @@
-"""Run the end-to-end tests on bin/caddy. Arguments go to pytest: `python3 tools/test_e2e.py -k flask`."""
+"""Run the end-to-end tests on bin/caddy: all, in several processes, or what the arguments tell pytest.
 
+`python3 tools/test_e2e.py -k flask`
+"""
+
+import os
 import sys
 
 import pythons
 from workspace import BINARY, ROOT, environment, fail, run
+
+# Tests wait much for processes to start and end: one process more than there are processors. The tests of a file share
+# servers and stay together.
+EVERYTHING = ("-q", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadfile")
 
 
 def main() -> None:
@@ -14,7 +22,7 @@ def main() -> None:
     workers = [f"--worker-python={pythons.test_venv(python) / 'bin/python'}" for python in found]
     runner = pythons.test_venv(found[-1]) / "bin/python"
     env = environment(PYTHONDONTWRITEBYTECODE="1")
-    run(runner, "-m", "pytest", *workers, *sys.argv[1:], cwd=ROOT / "tests", env=env)
+    run(runner, "-m", "pytest", *workers, *(sys.argv[1:] or EVERYTHING), cwd=ROOT / "tests", env=env)
 
 
 if __name__ == "__main__":
