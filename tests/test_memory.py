@@ -16,6 +16,8 @@ from support.polling import wait_until
 from support.raw import Connection
 from support.server import Server
 
+pytestmark = pytest.mark.alone
+
 APPS = {
     "wsgi": "module_wsgi streams_app:wsgi",
     "asgi": "module_asgi streams_app:asgi",

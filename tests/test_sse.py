@@ -12,6 +12,8 @@ import pytest
 from support.check import Servers
 from support.server import Server
 
+pytestmark = pytest.mark.alone
+
 APPS = {"wsgi": "module_wsgi sse_app:wsgi", "asgi": "module_asgi sse_app:asgi"}
 SOON = 0.050  # seconds from an event's making to its arrival; half of what lies between two events
 

@@ -7,6 +7,8 @@ import pytest
 
 from support.check import Servers
 
+pytestmark = pytest.mark.alone
+
 REQUESTS = 5000
 IN = 10.0  # seconds for all of them; one after another they would take as many seconds as they are
 

@@ -11,7 +11,8 @@ from workspace import BINARY, ROOT, environment, fail, run
 
 # Tests wait much for processes to start and end: one process more than there are processors. The tests of a file share
 # servers and stay together.
-EVERYTHING = ("-q", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadfile")
+PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadfile")
+ALONE = ("-q", "-m", "alone")
 
 
 def main() -> None:
@@ -22,7 +23,8 @@ def main() -> None:
     workers = [f"--worker-python={pythons.test_venv(python) / 'bin/python'}" for python in found]
     runner = pythons.test_venv(found[-1]) / "bin/python"
     env = environment(PYTHONDONTWRITEBYTECODE="1")
-    run(runner, "-m", "pytest", *workers, *(sys.argv[1:] or EVERYTHING), cwd=ROOT / "tests", env=env)
+    for arguments in [sys.argv[1:]] if sys.argv[1:] else [PARALLEL, ALONE]:
+        run(runner, "-m", "pytest", *workers, *arguments, cwd=ROOT / "tests", env=env)
 
 
 if __name__ == "__main__":

@@ -274,9 +274,9 @@ class TestPathSend:
 
     @pytest.mark.expect_errors("[Errno", "only a regular file can be sent")
     @pytest.mark.parametrize("name", ["missing", "folder", "pipe", "socket"])
-    def test_what_cannot_be_sent_is_a_500(self, asgi: Server, folder: Path, name: str) -> None:
+    def test_what_cannot_be_sent_is_a_500(self, asgi: Server, tmp_path: Path, name: str) -> None:
         """It is known before the response begins; and a pipe without a writer keeps nobody waiting."""
-        path = folder / name
+        path = tmp_path / name
         if name == "folder":
             path.mkdir()
         elif name == "pipe":

@@ -18,6 +18,8 @@ from support.memory import Growth
 from support.server import Server
 from support.worker import Worker
 
+pytestmark = pytest.mark.alone
+
 CLIENTS = 2000
 SECONDS = 3  # how long ordinary requests are sent and measured meanwhile
 P99 = 0.1  # seconds
