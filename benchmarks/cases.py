@@ -36,6 +36,8 @@ class Case:
     """The app that other servers run, where they do not speak the interface."""
     upload: int = 0
     """Bytes in the request's body; 0 makes it a GET."""
+    rivals: tuple[str, ...] = ()
+    """Names of the contenders beside Caddy Snake; empty: those of its interface."""
     load: str = "requests"
     """`requests`; or what counts as such: `events` to clients that listen, `messages` that WebSockets get back."""
 
@@ -47,7 +49,7 @@ class Case:
     @property
     def contenders(self) -> tuple[str, ...]:
         """Names of all that answer this case, in the order of the tables."""
-        return (*(["respond"] if self.limit else []), "caddy-snake", *RIVALS[self.interface])
+        return (*(["respond"] if self.limit else []), "caddy-snake", *(self.rivals or RIVALS[self.interface]))
 
 
 BUSY = {1: 64, 2: 100}
@@ -60,6 +62,12 @@ SEND_FILE = "rewrite /download.bin\nfile_server"
 
 def _plain(name: str, title: str, interface: str) -> Case:
     return Case(name, title, interface, f"plain_{interface}:hello", HELLO, RESPOND_HELLO, BUSY)
+
+
+def _in_thread(interface: str) -> Case:
+    title = f"Hello world in a thread of Caddy, {interface.upper()}"
+    app, rivals = f"plain_{interface}:hello", ("caddy-snake-thread",)
+    return Case(f"thread-{interface}", title, interface, app, HELLO, "", {1: 64}, rivals=rivals)
 
 
 def _upload(interface: str) -> Case:
@@ -104,6 +112,8 @@ CASES = (
     _download("asgi"),
     _alone("wsgi"),
     _alone("asgi"),
+    _in_thread("wsgi"),
+    _in_thread("asgi"),
     _events("events", "own_pace", "each at its own time"),
     _events("broadcast", "broadcast", "all at the same time"),
     _echo(),

@@ -119,6 +119,7 @@ class Contender:
             "python {\n"
             f"module_{case.interface} {case.app}\n"
             f"workers {workers}\n"
+            f"workers_runtime {'thread' if self.name == 'caddy-snake-thread' else 'process'}\n"
             f"working_dir {APPS}\n"
             f"venv {sys.prefix}\n"
             "}"
@@ -130,6 +131,7 @@ CONTENDERS = {
     for contender in (
         Contender("respond", "Caddy alone"),
         Contender("caddy-snake", "Caddy Snake"),
+        Contender("caddy-snake-thread", "Caddy Snake, thread"),
         Contender("gunicorn-sync", "Caddy + gunicorn sync", _gunicorn_sync),
         Contender("gunicorn-gthread", "Caddy + gunicorn gthread", _gunicorn_gthread),
         Contender("gunicorn-gevent", "Caddy + gunicorn gevent", _gunicorn_gevent),

@@ -9,7 +9,7 @@ from cases import GEVENT_RIVALS
 from contenders import CONTENDERS
 from results import Outcome, Results, counted, ratio
 
-US = "caddy-snake"
+US, IN_THREAD = "caddy-snake", "caddy-snake-thread"
 METRICS = {"requests_per_second": "requests/s", "cpu_us": "CPU per request", "p50_us": "p50", "p99_us": "p99"}
 
 
@@ -35,6 +35,7 @@ class RatioCriterion:
     metric: str
     rivals: tuple[str, ...]
     bound: float
+    who: str = US
 
     def verdict(self, results: Results) -> Verdict:
         """Judge a run."""
@@ -42,7 +43,9 @@ class RatioCriterion:
         sign = ">=" if more_is_better else "<="
         workers = counted(self.workers, "worker")
         promise = f"{self.case}, {workers}: {METRICS[self.metric]} {sign} {self.bound:g} x {_labels(self.rivals)}"
-        ours = results.find(self.case, self.workers, US)
+        if self.who != US:
+            promise += f" ({CONTENDERS[self.who].label})"
+        ours = results.find(self.case, self.workers, self.who)
         theirs = [results.find(self.case, self.workers, rival) for rival in self.rivals]
         if missing := _missing(ours, theirs):
             return Verdict(promise, missing, False)
@@ -106,6 +109,8 @@ CRITERIA: tuple[RatioCriterion | StartupCriterion, ...] = (
     StartupCriterion("flask", GUNICORN, 0.1),
     RatioCriterion("alone-asgi", 1, "p50_us", ("respond",), 2.5),
     RatioCriterion("alone-wsgi", 1, "p50_us", ("respond",), 3.5),
+    RatioCriterion("thread-wsgi", 1, "cpu_us", (US,), 1.1, IN_THREAD),
+    RatioCriterion("thread-asgi", 1, "cpu_us", (US,), 1.1, IN_THREAD),
     RatioCriterion("broadcast", 1, "cpu_us", ("uvicorn",), 0.6),
     RatioCriterion("broadcast", 1, "p99_us", ("uvicorn",), 1),
     RatioCriterion("websocket-echo", 1, "requests_per_second", ("uvicorn",), 1.4),

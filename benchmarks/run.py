@@ -14,6 +14,7 @@ from chart import chart
 from load import find_wrk
 from machine import describe_machine, describe_versions
 from measure import Plan, measure_case, measure_startup
+from memory import compare_memory
 from report import page, print_verdicts, publish
 from results import Results, counted
 from stack import Setup
@@ -29,6 +30,9 @@ def main() -> int:
     """Run the command line; return the exit status."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through `finally`, so that no server stays behind
+    if options.memory:
+        print(compare_memory(options.caddy.resolve(), options.rounds))
+        return 0
     results = Results.load(options.from_file) if options.from_file else _measure(options)
     print(tables(results))
     failures = results.failures()
@@ -90,6 +94,7 @@ def _options() -> argparse.Namespace:
     add("--upstream", choices=("unix", "tcp"), default="unix", help="between Caddy and app servers (default: unix)")
     add("--idle", type=_positive, metavar="N", help="idle connections Caddy keeps to a server (default: 32, Caddy's)")
     add("--quick", action="store_true", help="about a minute: four cases, one worker, one round of one second")
+    add("--memory", action="store_true", help="measure the memory of four apps in processes and in threads, only that")
     add("--from", dest="from_file", type=Path, metavar="FILE", help="measure nothing, use these results")
     add("--check", action="store_true", help="judge the promised ratios; exit status 1 if one is missed")
     add("--publish", action="store_true", help="write docs/benchmarks.md and docs/benchmarks.svg")

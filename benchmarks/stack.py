@@ -111,7 +111,7 @@ class Stack:
             process.wait()
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """The environment for servers: nothing that changes how Python runs, and a place of their own for Caddy's files."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return kept | {"XDG_CONFIG_HOME": str(folder), "XDG_DATA_HOME": str(folder)}
@@ -144,7 +144,7 @@ def running(setup: Setup, contender: Contender, case: Case, workers: int, root: 
     commands = [([str(setup.caddy), "run", "--config", str(config)], folder)]
     if server := contender.server_command(case, workers, upstream):
         commands.append((server, APPS))
-    env = _environment(folder)
+    env = environment(folder)
     with (folder / "log").open("wb") as log:
         stack = Stack(case, contender, port, folder, [], time.perf_counter())
         try:
