@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e test-autobahn fuzz siege test-sanitizers lint check-builds bench clean
+.PHONY: run build test test-go test-python test-e2e test-autobahn test-sid fuzz siege test-sanitizers lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -28,6 +28,9 @@ test-e2e: build
 test-autobahn: build ## run some of Autobahn's WebSocket cases, where there is a Python 2.7
 	@$(PYTHON) tools/test_autobahn.py
 
+test-sid: build ## run a part of the end-to-end tests on Python 3.14 and 3.15, from Debian sid; needs root and debootstrap
+	@$(PYTHON) tools/test_sid.py
+
 siege: export CADDYSNAKE_SIEGE = 1
 siege: test-go test-python test-e2e test-autobahn ## run the long tests whole; `make test` runs a tenth of them
 
@@ -37,7 +40,7 @@ test-sanitizers: ## run the end-to-end tests with threads under ASan, UBSan and 
 lint: ## check format, types and common mistakes
 	@$(PYTHON) tools/lint.py
 
-check-builds: ## build without cgo, and with xcaddy
+check-builds: ## build without cgo, with xcaddy, and for Windows
 	@$(PYTHON) tools/check_builds.py
 
 bench: build ## measure against other servers

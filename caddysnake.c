@@ -1,4 +1,4 @@
-//go:build cgo && !windows
+//go:build cgo
 
 // Starts a Python interpreter inside Caddy. Python is not linked but loaded when it is needed, from the interpreter that
 // the configuration names, so that one binary serves every version. For the same reason only functions of Python's C API
@@ -12,13 +12,17 @@
 
 #include "caddysnake.h"
 
+#ifdef _WIN32
+#include <windows.h>
+#else
 #include <dlfcn.h>
 #include <locale.h>
+#include <pthread.h>
+#include <signal.h>
+#endif
 #ifdef __linux__
 #include <malloc.h>
 #endif
-#include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -50,10 +54,13 @@ static struct {
 struct job {
     const char *program;
     char *source;
-
+#ifdef _WIN32
+    HANDLE done; // an event, after which error is set
+#else
     pthread_mutex_t lock; // guards what follows
     pthread_cond_t changed;
     int done;
+#endif
     char *error;
 };
 
@@ -74,6 +81,40 @@ static char *say(const char *format, ...) {
     return copy(line);
 }
 
+#ifdef _WIN32
+
+// Go's strings are UTF-8. The result is never freed: Python keeps the pointer to its program's name.
+static wchar_t *widen(const char *text) {
+    int size = MultiByteToWideChar(CP_UTF8, 0, text, -1, NULL, 0);
+    wchar_t *wide = calloc((size_t)size + 1, sizeof *wide);
+    if (wide == NULL) {
+        abort();
+    }
+    MultiByteToWideChar(CP_UTF8, 0, text, -1, wide, size);
+    return wide;
+}
+
+static int find(void *library, const char *name, void *function) {
+    FARPROC address = GetProcAddress(library, name);
+    memcpy(function, &address, sizeof address);
+    return address != NULL;
+}
+
+// What the library needs is looked for in its own folder first.
+static void *open_library(const char *path, char **error) {
+    void *library = LoadLibraryExW(widen(path), NULL, LOAD_WITH_ALTERED_SEARCH_PATH);
+    if (library == NULL) {
+        *error = say("loading %s: error %lu of Windows", path, GetLastError());
+    }
+    return library;
+}
+
+static wchar_t *decode(const char *program) { return widen(program); }
+
+static void coerce_locale(void) {}
+
+#else
+
 // ISO C has no cast from an object's address to a function's; POSIX promises that they have the same form.
 static int find(void *library, const char *name, void *function) {
     void *address = dlsym(library, name);
@@ -81,11 +122,33 @@ static int find(void *library, const char *name, void *function) {
     return address != NULL;
 }
 
-static char *load(const char *path) {
-    // Global, because extension modules look for Python's functions in the process.
+// Global, because extension modules look for Python's functions in the process.
+static void *open_library(const char *path, char **error) {
     void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
     if (library == NULL) {
-        return say("loading libpython: %s", dlerror());
+        *error = say("loading libpython: %s", dlerror());
+    }
+    return library;
+}
+
+// The result is never freed: Python keeps the pointer.
+static wchar_t *decode(const char *program) { return python.decode(program, NULL); }
+
+// As `python` does in the C locale, and an embedded one does not (PEP 538): else file names would be ASCII.
+static void coerce_locale(void) {
+    const char *locale = setlocale(LC_CTYPE, "");
+    if (getenv("LC_ALL") == NULL && locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0)) {
+        setenv("LC_CTYPE", "C.UTF-8", 1);
+    }
+}
+
+#endif
+
+static char *load(const char *path) {
+    char *error = NULL;
+    void *library = open_library(path, &error);
+    if (library == NULL) {
+        return error;
     }
     int found = find(library, "PyRun_SimpleStringFlags", &python.run);
     if (find(library, "PyInitConfig_Create", &python.config_new)) {
@@ -100,14 +163,6 @@ static char *load(const char *path) {
                  find(library, "Py_InitializeEx", &python.start);
     }
     return found ? NULL : say("%s is no library of CPython 3.10 or newer", path);
-}
-
-// As `python` does in the C locale, and an embedded one does not (PEP 538): else file names would be ASCII.
-static void coerce_locale(void) {
-    const char *locale = setlocale(LC_CTYPE, "");
-    if (getenv("LC_ALL") == NULL && locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0)) {
-        setenv("LC_CTYPE", "C.UTF-8", 1);
-    }
 }
 
 // The new configuration begins isolated from the user's environment, the old one like `python`.
@@ -145,7 +200,7 @@ static char *initialize(const char *program) {
     if (python.config_new != NULL) {
         return initialize_with_config(program);
     }
-    wchar_t *name = python.decode(program, NULL); // never freed: Python keeps the pointer
+    wchar_t *name = decode(program);
     if (name == NULL) {
         return say("starting Python: %s is no path in this locale", program);
     }
@@ -153,6 +208,46 @@ static char *initialize(const char *program) {
     python.start(0);
     return NULL;
 }
+
+static void finish(struct job *job, char *error);
+
+static void interpret(struct job *job) {
+    char *source = job->source; // the job is its starter's, and gone once that is told
+    char *error = initialize(job->program);
+    int started = error == NULL;
+    finish(job, error);
+    if (started) {
+        python.run(source, NULL);
+    }
+    free(source);
+}
+
+#ifdef _WIN32
+
+static void finish(struct job *job, char *error) {
+    job->error = error;
+    SetEvent(job->done);
+}
+
+static DWORD WINAPI run_thread(void *job) {
+    interpret(job);
+    return 0;
+}
+
+static char *start_thread(struct job *job) {
+    job->done = CreateEventW(NULL, TRUE, FALSE, NULL);
+    HANDLE thread = job->done == NULL ? NULL : CreateThread(NULL, 0, run_thread, job, 0, NULL);
+    if (thread == NULL) {
+        free(job->source);
+        return say("making a thread for Python: error %lu of Windows", GetLastError());
+    }
+    CloseHandle(thread);
+    WaitForSingleObject(job->done, INFINITE);
+    CloseHandle(job->done);
+    return job->error;
+}
+
+#else
 
 static void finish(struct job *job, char *error) {
     pthread_mutex_lock(&job->lock);
@@ -162,39 +257,38 @@ static void finish(struct job *job, char *error) {
     pthread_mutex_unlock(&job->lock);
 }
 
-static void *interpret(void *argument) {
-    struct job *job = argument;
-    char *source = job->source; // the job is its starter's, and gone once that is told
-    char *error = initialize(job->program);
-    int started = error == NULL;
-    finish(job, error);
-    if (started) {
-        python.run(source, NULL);
-    }
-    free(source);
+static void *run_thread(void *job) {
+    interpret(job);
     return NULL;
 }
 
 static char *start_thread(struct job *job) {
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_cond_init(&job->changed, NULL);
     sigset_t blocked, before;
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &blocked, &before);
     pthread_t thread;
-    int status = pthread_create(&thread, NULL, interpret, job);
+    int status = pthread_create(&thread, NULL, run_thread, job);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (status != 0) {
+    if (status == 0) {
+        pthread_detach(thread);
+        pthread_mutex_lock(&job->lock);
+        while (!job->done) {
+            pthread_cond_wait(&job->changed, &job->lock);
+        }
+        pthread_mutex_unlock(&job->lock);
+    } else {
         free(job->source);
-        return say("making a thread for Python: %s", strerror(status));
+        job->error = say("making a thread for Python: %s", strerror(status));
     }
-    pthread_detach(thread);
-    pthread_mutex_lock(&job->lock);
-    while (!job->done) {
-        pthread_cond_wait(&job->changed, &job->lock);
-    }
-    pthread_mutex_unlock(&job->lock);
+    pthread_cond_destroy(&job->changed);
+    pthread_mutex_destroy(&job->lock);
     return job->error;
 }
+
+#endif
 
 // Every reload ends threads of Python and starts new ones, up to some dozens each time. glibc would give them memory from
 // many arenas by turns, and what the old ones freed would be of no use to the new.
@@ -211,10 +305,5 @@ char *caddysnake_start(const char *library, const char *program, const char *sou
         return error;
     }
     struct job job = {.program = program, .source = copy(source)};
-    pthread_mutex_init(&job.lock, NULL);
-    pthread_cond_init(&job.changed, NULL);
-    error = start_thread(&job);
-    pthread_cond_destroy(&job.changed);
-    pthread_mutex_destroy(&job.lock);
-    return error;
+    return start_thread(&job);
 }

@@ -86,7 +86,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVarP(&s.domain, "domain", "d", "", "`domain` to serve over HTTPS")
 	flags.StringVarP(&s.listen, "listen", "l", defaultListen, "`address` to listen on; with --domain the default is :443")
 	flags.IntVarP(&s.python.Workers, "workers", "w", 0, "`number` of workers (default one per CPU)")
-	flags.StringVar(&s.python.WorkersRuntime, "workers-runtime", "", "`where` workers run: process, or thread inside Caddy (default process)")
+	flags.StringVar(&s.python.WorkersRuntime, "workers-runtime", "", "`where` workers run: process, or thread inside Caddy (default "+defaultWorkersRuntime+")")
 	flags.IntVar(&s.python.Threads, "threads", 0, fmt.Sprintf("`number` of threads in each worker, WSGI only (default %d)", defaultThreads))
 	flags.StringVar(&s.python.WorkingDir, "working-dir", "", "`folder` that the app is in (default the current one)")
 	flags.StringVar(&s.python.VenvPath, "venv", "", "`folder` of the virtual environment whose interpreter runs the app")

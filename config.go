@@ -36,7 +36,7 @@ type Config struct {
 	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU.
 	Workers int `json:"workers,omitempty"`
 
-	// Where workers run: "process" (the default), or "thread", in one interpreter inside Caddy that all such apps share.
+	// Where workers run: "process" (the default but on Windows), or "thread", in one interpreter inside Caddy that all such apps share.
 	WorkersRuntime string `json:"workers_runtime,omitempty"`
 
 	// How a worker runs requests. WSGI: "sync" (threads, the default) or "gevent" (a greenlet for each request). ASGI:
@@ -214,7 +214,7 @@ func (c *Config) settings() (settings, error) {
 		Env:            env,
 		StartTimeout:   limit(c.StartTimeout, defaultStartTimeout),
 		DrainTimeout:   limit(c.DrainTimeout, defaultDrainTimeout),
-		WorkersRuntime: cmp.Or(c.WorkersRuntime, runtimeProcess),
+		WorkersRuntime: cmp.Or(c.WorkersRuntime, defaultWorkersRuntime),
 		recycling:      c.recycling(),
 	}
 	if s.Workers == 0 {
@@ -395,14 +395,16 @@ func (c *Config) validateApp() error {
 
 // validateRuntime checks the settings that depend on the interface.
 func (c *Config) validateRuntime() error {
-	switch {
-	case c.WorkersRuntime == "" || c.WorkersRuntime == runtimeProcess:
-	case c.WorkersRuntime != runtimeThread:
-		return wrong("workers_runtime", "%q is unknown; use process, the default, or thread", c.WorkersRuntime)
+	switch runtime := cmp.Or(c.WorkersRuntime, defaultWorkersRuntime); {
+	case runtime != runtimeProcess && runtime != runtimeThread:
+		return wrong("workers_runtime", "%q is unknown; use process or thread (default: %s)", runtime, defaultWorkersRuntime)
+	case runtime == runtimeProcess && noProcesses != "":
+		return wrong("workers_runtime", "%s", noProcesses)
+	case runtime == runtimeProcess:
 	case noThreads != "":
 		return wrong("workers_runtime", "%s", noThreads)
 	case c.Runtime == runtimeGevent || c.ModuleESGI != "":
-		return wrong("workers_runtime", "gevent and ESGI patch a whole process, which with thread would be Caddy's; use process, the default")
+		return wrong("workers_runtime", "gevent and ESGI patch a whole process, which with thread would be Caddy's; use process")
 	}
 
 	iface, _ := c.app()

@@ -30,7 +30,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want := settings{
 		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8, Lifespan: "off",
-		WorkersRuntime: "process", WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
+		WorkersRuntime: defaultWorkersRuntime, WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -159,11 +159,11 @@ func TestWrongSettings(t *testing.T) {
 		{"module_wsgi", `{"module_wsgi": "main.py"}`, `module_wsgi: "main.py"` + appForms},
 		{"module_asgi", `{"module_asgi": "main:app("}`, `module_asgi: "main:app("` + appForms},
 		{"workers", `{"module_wsgi": "a:b", "workers": -1}`, "workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
-		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "fork"}`, `workers_runtime: "fork" is unknown; use process, the default, or thread`},
+		{"workers_runtime", `{"module_wsgi": "a:b", "workers_runtime": "fork"}`, `workers_runtime: "fork" is unknown; use process or thread (default: process)`},
 		{"gevent in a thread", `{"module_wsgi": "a:b", "workers_runtime": "thread", "runtime": "gevent"}`, threadError("gevent and ESGI patch a whole process, " +
-			"which with thread would be Caddy's; use process, the default")},
+			"which with thread would be Caddy's; use process")},
 		{"ESGI in a thread", `{"module_esgi": "a:b", "workers_runtime": "thread"}`, threadError("gevent and ESGI patch a whole process, " +
-			"which with thread would be Caddy's; use process, the default")},
+			"which with thread would be Caddy's; use process")},
 		{"runtime", `{"module_asgi": "a:b", "runtime": "gevent"}`,
 			`runtime: "gevent" does not run ASGI apps; use native or uvloop, or leave it out`},
 		{"two modules with ESGI", `{"module_esgi": "a:b", "module_asgi": "a:b"}`,

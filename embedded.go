@@ -1,5 +1,3 @@
-//go:build !windows
-
 package caddysnake
 
 import (
@@ -11,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -79,25 +76,29 @@ func startInterpreter(p *python, s settings) error {
 			return err
 		}
 	}
-	// If it ends in spite of all, the end of the reports says so.
+	// If it ends in spite of all, the end of the reports says so. On Windows it takes Caddy's executable for its own, and
+	// what it is given are handles.
 	source := fmt.Sprintf(`
 import os, sys
+fds = (%d, %d, %d, %d)
+if os.name == "nt":
+    import msvcrt
+    sys.executable = %s
+    fds = [msvcrt.open_osfhandle(handle, os.O_NOINHERIT) for handle in fds[:2]] + [*fds[2:]]
 try:
     sys.path.insert(0, %s)
     from caddysnake import thread
     del sys.path[0]
-    thread.main(%d, %d, %d, %d)
+    thread.main(*fds)
 finally:
-    os.close(%[2]d)
-    os.close(%[3]d)
-`, strconv.QuoteToASCII(filepath.Dir(dir)), fds[0], fds[1], fds[2], fds[3])
+    os.close(fds[0])
+    os.close(fds[1])
+`, fds[0], fds[1], fds[2], fds[3], strconv.QuoteToASCII(s.Python), strconv.QuoteToASCII(filepath.Dir(dir)))
 	if err := startPython(p.Library, s.Python, source); err != nil {
 		for _, file := range []*os.File{orders, reports, stdout, stderr} {
 			_ = file.Close()
 		}
-		for _, fd := range fds {
-			_ = syscall.Close(fd)
-		}
+		closeHandedOver(fds[:]...)
 		return err
 	}
 	e := &embedded
@@ -107,19 +108,6 @@ finally:
 	e.written.Go(func() { e.output.log(stderr, logger, "stderr") })
 	go readReports(reports)
 	return nil
-}
-
-// handOver gives Python a file of its own: a descriptor that no finalizer of ours closes. It closes f.
-func handOver(f *os.File) (int, error) {
-	defer func() { _ = f.Close() }()
-	syscall.ForkLock.RLock() // see socketpair
-	defer syscall.ForkLock.RUnlock()
-	fd, err := syscall.Dup(int(f.Fd()))
-	if err != nil {
-		return 0, fmt.Errorf("duplicating a descriptor for Python: %w", err)
-	}
-	syscall.CloseOnExec(fd)
-	return fd, syscall.SetNonblock(fd, false)
 }
 
 // readReports marks the threads that have ended.
@@ -203,8 +191,8 @@ func runExitFunctions() {
 // thread is a worker's interpreter that is a thread inside Caddy.
 type thread struct {
 	logger *zap.Logger
-	files  *descriptors // the worker's Conn closes it
-	fd     int          // the worker's end of files
+	files  wire.FileSource // the worker's Conn closes it; nil: there is none
+	fd     int             // the worker's end of files
 	output output
 	ended  chan struct{} // closed when it has ended
 	exited chan struct{} // closed when it has ended and its output is read, or when it is left running
@@ -219,34 +207,46 @@ const killGrace = 3 * time.Second
 // outputGrace is how long a process that a thread has forked may hold its output open after its end.
 const outputGrace = time.Second
 
-// launch starts a worker on a thread, with one end of two socketpairs as launchProcess does.
-func (g *generation) launch(python *python) launcher {
-	return func(s settings, _ int, logger *zap.Logger) (interpreter, wire.Socket, error) {
-		ours, theirs, err := socketpair()
-		if err != nil {
-			return nil, nil, err
-		}
-		files, theirFiles, err := newDescriptors()
-		if err != nil {
-			_ = ours.Close()
-			_ = theirs.Close()
-			return nil, nil, err
-		}
-		t := &thread{
-			logger: logger.With(zap.Int("pid", os.Getpid())), files: files,
-			ended: make(chan struct{}), exited: make(chan struct{}), abandoned: make(chan struct{}),
-		}
-		if err := t.start(g, python, s, theirs, theirFiles); err != nil {
-			_ = ours.Close()
-			_ = files.Close()
-			return nil, nil, err
-		}
-		return t, ours, nil
+// connection is what Caddy and a worker that is a thread talk over. The worker's ends are Python's from the moment that it
+// is ordered to start.
+type connection struct {
+	socket      wire.Socket
+	files       wire.FileSource // nil: open files cannot be sent
+	theirSocket int             // the worker's ends, as Python calls them
+	theirFiles  int             // 0: there is none
+}
+
+// close closes all ends.
+func (c *connection) close() {
+	_ = c.socket.Close()
+	closeHandedOver(c.theirSocket)
+	if c.files != nil {
+		_ = c.files.Close()
+		closeHandedOver(c.theirFiles)
 	}
 }
 
-// start orders the thread. It takes over socket and files.
-func (t *thread) start(g *generation, python *python, s settings, socket, files *os.File) error {
+// launch starts a worker on a thread.
+func (g *generation) launch(python *python) launcher {
+	return func(s settings, _ int, logger *zap.Logger) (interpreter, wire.Socket, error) {
+		c, err := connect()
+		if err != nil {
+			return nil, nil, err
+		}
+		t := &thread{
+			logger: logger.With(zap.Int("pid", os.Getpid())), files: c.files, fd: c.theirFiles,
+			ended: make(chan struct{}), exited: make(chan struct{}), abandoned: make(chan struct{}),
+		}
+		if err := t.start(g, python, s, c.theirSocket); err != nil {
+			c.close()
+			return nil, nil, err
+		}
+		return t, c.socket, nil
+	}
+}
+
+// start orders the thread.
+func (t *thread) start(g *generation, python *python, s settings, socket int) error {
 	stdout, stdoutWriter, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("making a pipe for a worker: %w", err)
@@ -255,13 +255,12 @@ func (t *thread) start(g *generation, python *python, s settings, socket, files 
 	if err != nil {
 		return fmt.Errorf("making a pipe for a worker: %w", err)
 	}
-	var fds [4]int
-	for i, file := range []*os.File{socket, files, stdoutWriter, stderrWriter} {
-		if fds[i], err = handOver(file); err != nil {
+	var output [2]int
+	for i, file := range []*os.File{stdoutWriter, stderrWriter} {
+		if output[i], err = handOver(file); err != nil {
 			return err
 		}
 	}
-	t.fd = fds[1]
 
 	embedded.mu.Lock()
 	embedded.number++
@@ -275,17 +274,15 @@ func (t *thread) start(g *generation, python *python, s settings, socket, files 
 	b = appendPaths(marshal.AppendKey(b, "roots"), g.roots)
 	b = appendPaths(marshal.AppendKey(b, "packages"), python.Packages)
 	b = appendPaths(marshal.AppendKey(b, "env"), s.Env)
-	b = marshal.AppendInt(marshal.AppendKey(b, "socket"), int64(fds[0]))
-	b = marshal.AppendInt(marshal.AppendKey(b, "stdout"), int64(fds[2]))
-	b = marshal.AppendInt(marshal.AppendKey(b, "stderr"), int64(fds[3]))
+	b = marshal.AppendInt(marshal.AppendKey(b, "socket"), int64(socket))
+	b = marshal.AppendInt(marshal.AppendKey(b, "stdout"), int64(output[0]))
+	b = marshal.AppendInt(marshal.AppendKey(b, "stderr"), int64(output[1]))
 	if err = order(marshal.AppendDictEnd(b)); err == nil {
 		embedded.threads[number] = t
 	}
 	embedded.mu.Unlock()
 	if err != nil {
-		for _, fd := range fds {
-			_ = syscall.Close(fd)
-		}
+		closeHandedOver(output[:]...)
 		_ = stdout.Close()
 		_ = stderr.Close()
 		return fmt.Errorf("starting a thread: %w", err)

@@ -17,6 +17,12 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
+// defaultWorkersRuntime is where workers run when nothing is set.
+const defaultWorkersRuntime = runtimeProcess
+
+// noProcesses says why workers cannot be processes here, "" if they can.
+const noProcesses = ""
+
 // socketBuffer is how much of what one side sent may wait for the other to read, in bytes.
 const socketBuffer = 512 << 10
 

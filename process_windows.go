@@ -8,19 +8,13 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
-// launchProcess needs an inherited socketpair, which Windows does not have.
+// defaultWorkersRuntime is where workers run when nothing is set.
+const defaultWorkersRuntime = runtimeThread
+
+// noProcesses says why workers cannot be processes here.
+const noProcesses = "process is not available on Windows, where workers cannot inherit their connection; use thread, the default"
+
+// launchProcess needs an inherited socketpair, which Windows does not have; the settings refuse it.
 func launchProcess(settings, int, *zap.Logger) (interpreter, wire.Socket, error) {
-	return nil, nil, errors.New("worker processes are not available on Windows in this version")
+	return nil, nil, errors.New(noProcesses)
 }
-
-// There is no interpreter inside Caddy on Windows yet: see noThreads.
-
-func interpreterFor(settings) (*python, error) { return nil, errors.New(noThreads) }
-
-func (g *generation) launch(*python) launcher { return launchProcess }
-
-func (g *generation) commit() {}
-
-func (g *generation) rollBack() {}
-
-func runExitFunctions() {}

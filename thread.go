@@ -1,9 +1,9 @@
-//go:build cgo && !windows
+//go:build cgo
 
 package caddysnake
 
 // #cgo CFLAGS: -std=c11 -D_GNU_SOURCE
-// #cgo LDFLAGS: -ldl -lpthread
+// #cgo !windows LDFLAGS: -ldl -lpthread
 // #include <stdlib.h>
 // #include "caddysnake.h"
 import "C"

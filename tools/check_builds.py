@@ -1,14 +1,16 @@
-"""Check that the plugin builds in the ways its users build it: without cgo, and with xcaddy."""
+"""Check that the plugin builds in the ways its users build it: without cgo, with xcaddy, and for Windows."""
 
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
 from golang import cgo, go, go_environment
-from workspace import ROOT, fail, output, run
+from workspace import IN_CI, ROOT, fail, output, run
 
 PLUGIN = "github.com/mliezun/caddy-snake"
 TOOLS = ROOT / "tools" / "go.mod"
+MINGW = "x86_64-w64-mingw32-gcc"
 
 
 def main() -> None:
@@ -24,6 +26,21 @@ def main() -> None:
         plugin = f"{PLUGIN}@v0.0.0={ROOT}"
         run(*xcaddy, "build", _caddy_version(), "--with", plugin, "--output", made, env=go_environment())
         _expect_plugin(made)
+        _build_for_windows(Path(scratch, "caddy.exe"))
+
+
+def _build_for_windows(made: Path) -> None:
+    """Compile and link it, and compile its tests; nothing of it can be run here."""
+    if shutil.which(MINGW) is None:
+        if IN_CI:
+            fail(f"CI builds for Windows; not found: {MINGW}")
+        print(f"left out, because there is no {MINGW}: the build for Windows")
+        return
+    env = go_environment(GOOS="windows", GOARCH="amd64", CC=MINGW) | {"CGO_ENABLED": "1"}
+    warnings = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only")
+    run(MINGW, *warnings, "caddysnake.c")
+    run(go(), "build", "-o", made, "./cmd/caddy", env=env)
+    run(go(), "vet", "./...", env=env)
 
 
 def _caddy_version() -> str:

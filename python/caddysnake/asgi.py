@@ -46,9 +46,9 @@ def new_loop(runtime: str) -> tuple[asyncio.AbstractEventLoop, str]:
             warning = f"uvloop is not installed, asyncio runs the app: {fix}, or say `runtime native`"
             if runtime == "uvloop":
                 raise StartError(f"runtime uvloop: uvloop is not installed ({exc}): {fix}") from None
-            return asyncio.new_event_loop(), warning
+            return asyncio.SelectorEventLoop(), warning if sys.platform != "win32" else ""
         return uvloop.new_event_loop(), ""
-    return asyncio.new_event_loop(), ""
+    return asyncio.SelectorEventLoop(), ""  # on Windows the usual one cannot watch a socket
 
 
 async def serve(

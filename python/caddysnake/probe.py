@@ -9,6 +9,9 @@ import sysconfig
 
 def library_places() -> list[str]:
     """Where the shared library of this interpreter may be, the likeliest first."""
+    if sys.platform == "win32":
+        free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
+        return [os.path.join(sys.base_prefix, f"python{sys.version_info[0]}{sys.version_info[1]}{free_threaded}.dll")]
     suffix = ".dylib" if sys.platform == "darwin" else ".so.1.0"
     usual = f"libpython{sysconfig.get_config_var('py_version_short')}{sys.abiflags}{suffix}"
     names = [sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LDLIBRARY"), usual]

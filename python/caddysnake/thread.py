@@ -45,7 +45,8 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
         os.close(orders)
         os.close(reports)
 
-    os.register_at_fork(after_in_child=leave)
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=leave)
     with open(orders, "rb", closefd=False) as pipe:
         while len(size := pipe.read(4)) == 4:
             order = loads(pipe.read(int.from_bytes(size, "little")))
@@ -135,7 +136,12 @@ _newest: list[dict[str, TextIO]] = [{}]  # for threads that an app has started b
 
 
 def _open_stream(descriptor: int) -> TextIO:
-    os.set_blocking(descriptor, True)
+    if sys.platform == "win32":
+        import msvcrt
+
+        descriptor = msvcrt.open_osfhandle(descriptor, os.O_NOINHERIT)
+    else:
+        os.set_blocking(descriptor, True)
     raw = io.FileIO(descriptor, "w")
     # Each write goes out at once, as PYTHONUNBUFFERED has it in a worker that is a process.
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)

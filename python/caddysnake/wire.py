@@ -45,7 +45,7 @@ MARSHAL_VERSION = 2  # no references, nothing that Caddy's decoder does not know
 _BUFFER = 256 << 10
 _NOTHING = memoryview(b"")
 # Few and large parts are not worth copying together. The system takes a bounded number; POSIX promises 16.
-_MANY, _LARGE = 16, 8 << 10
+_MANY, _LARGE = 16 if hasattr(socket.socket, "sendmsg") else 0, 8 << 10  # Windows takes one
 
 header = Struct("<III")  # length, stream, head << 8 | flags and type
 pack_header = header.pack

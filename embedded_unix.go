@@ -1,0 +1,53 @@
+//go:build !windows
+
+package caddysnake
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+// handOver gives Python a file of its own: a descriptor that no finalizer of ours closes. It closes f.
+func handOver(f *os.File) (int, error) {
+	defer func() { _ = f.Close() }()
+	syscall.ForkLock.RLock() // see socketpair
+	defer syscall.ForkLock.RUnlock()
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		return 0, fmt.Errorf("duplicating a descriptor for Python: %w", err)
+	}
+	syscall.CloseOnExec(fd)
+	return fd, syscall.SetNonblock(fd, false)
+}
+
+// closeHandedOver closes what Python has not taken over after all.
+func closeHandedOver(fds ...int) {
+	for _, fd := range fds {
+		_ = syscall.Close(fd)
+	}
+}
+
+// connect makes two socketpairs, as launchProcess does.
+func connect() (*connection, error) {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, err
+	}
+	files, theirFiles, err := newDescriptors()
+	if err != nil {
+		_ = ours.Close()
+		_ = theirs.Close()
+		return nil, err
+	}
+	c := &connection{socket: ours, files: files}
+	if c.theirSocket, err = handOver(theirs); err == nil {
+		c.theirFiles, err = handOver(theirFiles)
+	}
+	if err != nil {
+		_ = ours.Close()
+		_ = files.Close()
+		return nil, err
+	}
+	return c, nil
+}
