@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pythons
+from test_e2e import PARALLEL
 from workspace import BINARY, CACHE, IN_CI, ROOT, fail, run
 
 PYTHONS = ("3.14", "3.15")
@@ -62,7 +63,7 @@ def main() -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
         "CADDYSNAKE_SIEGE": os.environ.get("CADDYSNAKE_SIEGE", ""),
     }
-    pytest = (f"/venvs/{PYTHONS[0]}/bin/python", "-m", "pytest", *workers, *(sys.argv[1:] or TESTS))
+    pytest = (f"/venvs/{PYTHONS[0]}/bin/python", "-m", "pytest", *workers, *(sys.argv[1:] or (*PARALLEL, *TESTS)))
     _run_isolated("sh", "-c", _ENTER, "sh", ROOT, root, "env", "-i", *(f"{k}={v}" for k, v in env.items()), *pytest)
 
 
