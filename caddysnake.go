@@ -197,6 +197,7 @@ func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
 		return nil, err
 	}
 	a.servers[server] = s
+	server.RegisterConnContext(withClientConn)
 	server.RegisterOnShutdown(func() {
 		if caddy.Exiting() {
 			drainAll()

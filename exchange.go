@@ -40,6 +40,9 @@ type exchange struct {
 	lasting bool         // it is enrolled in the pool
 	writeBy atomic.Int64 // when the client must have taken what is being written, in Unix nanoseconds; 0 while nothing is
 
+	pauses int   // how often the response has paused
+	push   *push // nil: it is not pushed
+
 	webSockets *webSocketSettings // nil unless the request is a WebSocket's handshake
 }
 
@@ -184,11 +187,25 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return nil
 		}
 		if e.began && !stream.More() {
-			if err := http.NewResponseController(e.w).Flush(); err != nil {
-				return caddyhttp.Error(statusClientClosed, err)
+			if err := e.pause(ctx, stream, len(f.Data)); err != nil {
+				return e.fault(w, err)
 			}
 		}
 	}
+}
+
+// pause is called when the response will go on later; size is how much has come last, in bytes.
+func (e *exchange) pause(ctx context.Context, stream *wire.Stream, size int) error {
+	if err := http.NewResponseController(e.w).Flush(); err != nil {
+		return err
+	}
+	if e.pauses++; e.pauses == pushAfter {
+		e.push = e.newPush(stream)
+	}
+	if e.push != nil && size <= pushSize {
+		return e.push.wait(ctx.Done())
+	}
+	return nil
 }
 
 // fault reports what is wrong with the app's response; if that is nothing, the client has gone.
@@ -236,11 +253,7 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 		e.writeBy.Store(time.Now().Add(allowed(len(f.Data))).UnixNano())
 		defer e.writeBy.Store(0)
 	}
-	if _, err := e.w.Write(f.Data); err != nil && !errors.Is(err, http.ErrBodyNotAllowed) {
-		return err
-	}
-	stream.Consumed(len(f.Data))
-	return nil
+	return passBody(e.w, stream, f.Data)
 }
 
 // hint passes on a HINT frame: an informational response with links (RFC 8297). HTTP/1.0 has none.

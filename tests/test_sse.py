@@ -3,18 +3,22 @@
 import statistics
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 
+from support import raw
 from support.check import Servers
+from support.polling import wait_until
 from support.server import Server
 
 pytestmark = pytest.mark.alone
 
 APPS = {"wsgi": "module_wsgi sse_app:wsgi", "asgi": "module_asgi sse_app:asgi"}
+GATES = 8  # in the app
+FLOOD = 2000
 SOON = 0.050  # seconds from an event's making to its arrival; half of what lies between two events
 
 
@@ -46,7 +50,7 @@ def test_each_event_arrives_before_the_next_is_made(server: Server) -> None:
     key = uuid.uuid4().hex
     open_gate(server, f"{key}0")
     with events(server, f"/gated?{key}") as (response, said):
-        for number in range(3):
+        for number in range(GATES):
             assert next(said) == str(number)
             open_gate(server, f"{key}{number + 1}")
         assert list(said) == []
@@ -68,6 +72,50 @@ def test_the_headers_arrive_before_the_first_event(serve: Servers) -> None:
     key = uuid.uuid4().hex
     with events(server, f"/gated?{key}") as (response, said):
         assert response.headers["content-type"] == "text/event-stream"
-        for number in range(3):
+        for number in range(GATES):
             open_gate(server, f"{key}{number}")
             assert next(said) == str(number)
+
+
+def wait_until_stopped(progress: Callable[[], int]) -> None:
+    """Wait until this figure has grown from 0 and no longer grows, half a second after another look at it."""
+    seen = [(time.monotonic(), 0)]
+
+    def stopped() -> bool:
+        now, figure = time.monotonic(), progress()
+        if figure != seen[-1][1]:
+            seen.append((now, figure))
+        return figure > 0 and now - seen[-1][0] > 0.5
+
+    wait_until(stopped, "end of the progress")
+
+
+@pytest.mark.parametrize("server", ["wsgi-plain", "asgi-plain"], indirect=True)
+def test_a_client_that_takes_nothing_holds_nobody_up(server: Server) -> None:
+    """It gets all events in the end, each once and in order."""
+    with raw.Connection(server, receive_buffer=4096) as slow:
+        slow.send(b"GET /flood HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        wait_until_stopped(lambda: int(server.get("/progress").text))
+        with events(server, "/paced") as (_, said):
+            delays = [time.monotonic() - float(event) for event in said]
+        assert statistics.median(delays) < SOON, delays
+        response = slow.response()
+    assert response.complete
+    assert [int(event.removeprefix(b"data: ")) for event in response.body.split(b"\n\n")[:-1]] == list(range(FLOOD))
+
+
+@pytest.mark.expect_errors("after eight events")
+def test_an_error_after_many_events_cuts_the_connection(server: Server) -> None:
+    with events(server, "/broken") as (_, said):
+        for number in range(GATES):
+            assert next(said) == str(number)
+        with pytest.raises(httpx.RemoteProtocolError):
+            next(said)
+
+
+def test_the_app_learns_that_a_client_has_gone(server: Server) -> None:
+    key = uuid.uuid4().hex
+    with events(server, f"/endless?{key}") as (_, said):
+        for _ in range(GATES):
+            assert next(said) == "again"
+    assert server.get(f"/wait?{key}").status_code == 204

@@ -72,6 +72,7 @@ type Conn struct {
 	filled  int
 	spinner Spinner       // rw, or nil if it is none
 	files   fileTray      // the descriptors that FILE frames speak of
+	heard   []func()      // the listeners of streams for which something has come, until tell
 	wait    time.Duration // how long a lone request waits for its worker, smoothed
 
 	writeMu sync.Mutex // guards out, spare, writing
@@ -151,6 +152,7 @@ func (c *Conn) follow(ctx context.Context, done func(busy bool) bool) {
 			c.end(err)
 			return // with the lead: nobody can read any more
 		}
+		c.tell()
 		if ctx.Err() != nil || done(busy) {
 			c.lead <- struct{}{}
 			return

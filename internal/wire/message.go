@@ -24,18 +24,6 @@ func (s *Stream) checkMessage(f Frame) error {
 	}
 }
 
-// Listen says, after ACCEPT, that nobody will wait in Recv any more: f is called instead when Next has something to return,
-// by the goroutine that reads, so f must not block. It is called once from here. It may still be called after
-// Release.
-func (s *Stream) Listen(f func()) {
-	s.mu.Lock()
-	s.listener = f
-	s.mu.Unlock()
-	s.conn.listening.Add(1)
-	notify(s.conn.listened)
-	f()
-}
-
 // Next returns the next frame without waiting: TEXT, BINARY, CLOSE, ERROR or RESET. ok: there is one. It fails with
 // ErrClosed when the worker has gone, and with ErrReset after SendClose. The frame's bytes stay valid until the next
 // call.
@@ -63,9 +51,6 @@ func (s *Stream) forget() {
 		s.frames, s.buf = nil, nil
 	}
 }
-
-// Unlisten ends what Listen has begun. Release must follow.
-func (s *Stream) Unlisten() { s.conn.listening.Add(-1) }
 
 // MessageCredit waits until a part of a message may be sent and returns how long it may be, in bytes. 0: none is wanted
 // any more. While it waits, waiting has been called with true.

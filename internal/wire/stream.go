@@ -25,7 +25,7 @@ type Stream struct {
 	began    bool       // the worker has sent RESPONSE
 	closed   bool       // the worker has closed the stream, or the connection has ended
 	accepted bool       // the worker has sent ACCEPT
-	listener func()     // called when Next has something to return; nil: Recv is waited for instead
+	listener func()     // called when something has arrived; nil: Recv is waited for instead
 	resetted bool       // Reset or SendClose was called: what arrives is dropped
 	err      error      // why the connection has ended
 
@@ -38,6 +38,8 @@ type Stream struct {
 	next     int // index into taken
 	offset   int // offset into takenBuf
 	consumed int // bytes whose credit has not been given back yet
+
+	attending sync.Mutex // held while Await's handle is called
 
 	refs atomic.Int32 // the Conn's map and the user of the stream; the last one to let go recycles it
 }
@@ -53,8 +55,12 @@ var streamPool = sync.Pool{New: func() any {
 	return &Stream{arrived: make(chan struct{}, 1), credited: make(chan struct{}, 1)}
 }}
 
-// A recycled stream keeps its buffers up to this size.
-const keepBuffer = 64 << 10
+const (
+	// A recycled stream keeps its buffers up to this size.
+	keepBuffer = 64 << 10
+	// creditDue is how many bytes the client has taken when the worker is told so.
+	creditDue = Window / 2
+)
 
 func newStream(c *Conn) *Stream {
 	s := streamPool.Get().(*Stream)
@@ -87,21 +93,33 @@ func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 			return Frame{}, ctx.Err()
 		}
 	}
-	r := s.taken[s.next]
-	s.next++
-	// Parts of the body that have come together are handed on as one: they lie one behind the other.
-	for !r.end && (r.t == Data || r.t == Response) && s.next < len(s.taken) && s.taken[s.next].t == Data {
-		r.end = s.taken[s.next].end
-		r.data += s.taken[s.next].data
-		s.next++
+	return s.pop(), nil
+}
+
+// joined returns the next frame that Recv returns. Parts of the body that have come together are handed on as one: they
+// lie one behind the other.
+func (s *Stream) joined() (r received, count int) {
+	r = s.taken[s.next]
+	count = 1
+	for rest := s.taken[s.next+1:]; !r.end && (r.t == Data || r.t == Response) && len(rest) > 0 && rest[0].t == Data; rest = rest[1:] {
+		r.end = rest[0].end
+		r.data += rest[0].data
+		count++
 	}
+	return r, count
+}
+
+// pop takes the next frame, which is there.
+func (s *Stream) pop() Frame {
+	r, count := s.joined()
+	s.next += count
 	b := s.takenBuf[s.offset : s.offset+r.head+r.data]
 	s.offset += len(b)
 	f := Frame{Stream: s.id, Type: r.t, End: r.end, Head: b[:r.head:r.head], Data: b[r.head:]}
 	if r.t == File {
 		f.File = s.takeFile()
 	}
-	return f, nil
+	return f
 }
 
 func (s *Stream) takeFile() *os.File {
@@ -149,7 +167,7 @@ func (s *Stream) More() bool {
 // Consumed says that the client has taken n bytes of data, so that the worker may send as many more.
 func (s *Stream) Consumed(n int) {
 	s.consumed += n
-	if s.consumed < Window/2 {
+	if s.consumed < creditDue {
 		return
 	}
 	s.mu.Lock()
@@ -237,6 +255,7 @@ func (s *Stream) deliver(f Frame) error {
 	s.window -= f.cost()
 	s.closed = s.closed || f.closes()
 	closed := s.closed
+	first := len(s.frames) == 0
 	if !s.resetted {
 		s.frames = append(s.frames, received{t: f.Type, end: f.End, head: len(f.Head), data: len(f.Data)})
 		s.buf = append(append(s.buf, f.Head...), f.Data...)
@@ -248,10 +267,11 @@ func (s *Stream) deliver(f Frame) error {
 	}
 	listener := s.listener
 	s.mu.Unlock()
-	if listener != nil {
-		listener()
-	} else {
+	switch {
+	case listener == nil:
 		notify(s.arrived)
+	case first: // or it has not looked yet at what came before
+		s.conn.heard = append(s.conn.heard, listener)
 	}
 	if closed {
 		notify(s.credited)

@@ -1,7 +1,9 @@
 """Server-sent events, on both interfaces; see test_sse.py.
 
-/gated?KEY sends three events; before each it waits at a gate, KEY0 to KEY2, which /open?KEY0 opens. /paced sends events
-that say when they were sent, 100 ms after one another.
+/gated?KEY sends eight events; before each it waits at a gate, KEY0 to KEY7, which /open?KEY0 opens. /paced sends events
+that say when they were sent, 100 ms after one another. /flood sends 2,000 numbered ones of 3 KB, half a millisecond
+after one another, and /progress says how many were taken from it. /broken raises after eight. /endless?KEY ends when
+the client has gone, for which /wait?KEY waits.
 """
 
 import asyncio
@@ -11,8 +13,14 @@ from typing import Any
 
 import gates
 
+GATES = 8
 COUNT = 9
 PACE = 0.1  # seconds
+FLOOD = 2000
+SHORT = 0.0005  # seconds
+PADDING = " " * 3000
+
+progress = 0
 
 SSE = "text/event-stream"
 
@@ -28,43 +36,116 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
         gates.open(query)
         start_response("204 No Content", [])
         return []
+    if path == "/progress":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(progress).encode()]
+    if path == "/wait":
+        gates.wait(query)
+        start_response("204 No Content", [])
+        return []
     start_response("200 OK", [("Content-Type", SSE)])
-    return _gated(query) if path == "/gated" else _paced()
+    return _STREAMS[path](query)
 
 
 def _gated(key: str) -> Iterator[bytes]:
-    for number in range(3):
+    for number in range(GATES):
         gates.wait(f"{key}{number}")
         yield _event(number)
 
 
-def _paced() -> Iterator[bytes]:
-    for _ in range(COUNT):
+def _paced(_: str) -> Iterator[bytes]:
+    for _number in range(COUNT):
         time.sleep(PACE)
         yield _event(time.monotonic())
+
+
+def _flood(_: str) -> Iterator[bytes]:
+    global progress
+    for progress in range(FLOOD):
+        time.sleep(SHORT)
+        yield _event(f"{progress}{PADDING}")
+
+
+def _broken(_: str) -> Iterator[bytes]:
+    for number in range(GATES):
+        time.sleep(SHORT)
+        yield _event(number)
+    raise RuntimeError("after eight events")
+
+
+def _endless(key: str) -> Iterator[bytes]:
+    try:
+        while True:
+            time.sleep(SHORT)
+            yield _event("again")
+    finally:
+        gates.open(key)
+
+
+_STREAMS = {"/gated": _gated, "/paced": _paced, "/flood": _flood, "/broken": _broken, "/endless": _endless}
 
 
 async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
     """The ASGI app."""
     path, query = scope["path"], scope["query_string"].decode()
-    if path == "/open":
-        gates.open(query)
+    if path == "/progress":
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": str(progress).encode()})
+        return
+    if path in ("/open", "/wait"):
+        if path == "/open":
+            gates.open(query)
+        else:
+            await gates.wait_async(query)
         await send({"type": "http.response.start", "status": 204})
         await send({"type": "http.response.body"})
         return
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", SSE.encode())]})
-    async for event in _gated_async(query) if path == "/gated" else _paced_async():
-        await send({"type": "http.response.body", "body": event, "more_body": True})
+    try:
+        async for event in _ASYNC_STREAMS[path](query):
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+    except OSError:
+        gates.open(query)
+        return
     await send({"type": "http.response.body"})
 
 
 async def _gated_async(key: str) -> AsyncIterator[bytes]:
-    for number in range(3):
+    for number in range(GATES):
         await gates.wait_async(f"{key}{number}")
         yield _event(number)
 
 
-async def _paced_async() -> AsyncIterator[bytes]:
-    for _ in range(COUNT):
+async def _paced_async(_: str) -> AsyncIterator[bytes]:
+    for _number in range(COUNT):
         await asyncio.sleep(PACE)
         yield _event(time.monotonic())
+
+
+async def _flood_async(_: str) -> AsyncIterator[bytes]:
+    global progress
+    for progress in range(FLOOD):
+        await asyncio.sleep(SHORT)
+        yield _event(f"{progress}{PADDING}")
+
+
+async def _broken_async(_: str) -> AsyncIterator[bytes]:
+    for number in range(GATES):
+        await asyncio.sleep(SHORT)
+        yield _event(number)
+    raise RuntimeError("after eight events")
+
+
+async def _endless_async(_: str) -> AsyncIterator[bytes]:
+    while True:
+        await asyncio.sleep(SHORT)
+        yield _event("again")
+
+
+_ASYNC_STREAMS = {
+    "/gated": _gated_async,
+    "/paced": _paced_async,
+    "/flood": _flood_async,
+    "/broken": _broken_async,
+    "/endless": _endless_async,
+}
