@@ -2,11 +2,12 @@
 
 import re
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 from golang import cgo, go, go_environment
-from workspace import IN_CI, ROOT, fail, output, run
+from workspace import IN_CI, ROOT, environment, fail, output, run
 
 PLUGIN = "github.com/mliezun/caddy-snake"
 TOOLS = ROOT / "tools" / "go.mod"
@@ -20,6 +21,7 @@ def main() -> None:
             plain = Path(scratch, "caddy-without-cgo")
             run(go(), "build", "-o", plain, "./cmd/caddy", env=go_environment() | {"CGO_ENABLED": "0"})
             _expect_plugin(plain)
+            _expect_no_threads(plain, Path(scratch, "Caddyfile"))
         made = Path(scratch, "caddy-by-xcaddy")
         xcaddy = (go(), "tool", f"-modfile={TOOLS}", "xcaddy")
         # A replaced module needs some version, or xcaddy asks the module proxy for one.
@@ -52,6 +54,16 @@ def _expect_plugin(binary: Path) -> None:
     modules = output(binary, "list-modules", "--skip-standard")
     if "http.handlers.python" not in modules.split():
         fail(f"{binary.name} has no http.handlers.python:\n{modules}")
+
+
+def _expect_no_threads(binary: Path, caddyfile: Path) -> None:
+    """Without cgo, an app that is to run in threads is refused with one line that says what to do."""
+    caddyfile.write_text(":9080 {\n\tpython {\n\t\tmodule_wsgi main:app\n\t\tworkers_runtime thread\n\t}\n}\n")
+    command = [str(binary), "validate", "--config", str(caddyfile)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment())
+    last = (result.stderr.splitlines() or [""])[-1]
+    if result.returncode == 0 or "thread needs a caddy that is built with cgo" not in last:
+        fail(f"{binary.name} does not refuse workers_runtime thread in a line:\n{result.stderr}")
 
 
 if __name__ == "__main__":

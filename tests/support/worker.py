@@ -16,7 +16,7 @@ class Worker:
 
     Attributes:
         python: the interpreter, in a virtual environment with everything of tests/requirements.txt.
-        version: its version, as in "3.13".
+        version: its version, as in "3.13", or "3.13t" if it is free-threaded.
         runtime: the value of `workers_runtime`.
     """
 
@@ -32,9 +32,14 @@ class Worker:
         """The virtual environment of the interpreter."""
         return self.python.parent.parent
 
+    @property
+    def free_threaded(self) -> bool:
+        """Whether the interpreter has no global lock."""
+        return self.version.endswith("t")
+
     def count(self, workers: int) -> int:
         """How many workers `workers` of the configuration become: an interpreter with a global lock has one."""
-        return 1 if self.runtime == "thread" else workers
+        return 1 if self.runtime == "thread" and not self.free_threaded else workers
 
     def caddyfile(self) -> str:
         """The snippets that `import interpreter`, `import worker` and `import process` stand for."""
@@ -47,6 +52,7 @@ class Worker:
 
 def workers(pythons: list[str]) -> list[Worker]:
     """Every way to run workers on these interpreters."""
-    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    free_threaded = "'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''"
+    program = f"import sys, sysconfig; print('%d.%d' % sys.version_info[:2] + ({free_threaded}))"
     versions = {python: subprocess.check_output([python, "-c", program], text=True).strip() for python in pythons}
     return [Worker(Path(python), versions[python], runtime) for python in pythons for runtime in RUNTIMES]
