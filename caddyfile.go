@@ -89,6 +89,8 @@ var subdirectives = map[string]subdirective{
 	"max_memory":      {args: "SIZE", set: setMaxMemory},
 	"max_age":         {args: "DURATION", set: setMaxAge},
 	"autoreload":      {args: "[on|off]", set: setAutoreload},
+	"request_timeout": timeout("request_timeout", func(c *Config) *caddy.Duration { return &c.RequestTimeout }),
+	"queue":           {set: setQueue, block: queueSubdirectives},
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 	"websocket":       {set: setWebSocket, block: webSocketSubdirectives},
@@ -177,6 +179,11 @@ func setEnvFile(c *Config, args []string) error {
 //	    max_memory      <size>
 //	    max_age         <duration>
 //	    autoreload      [on|off]
+//	    request_timeout <duration>|-1|forever
+//	    queue {
+//	        size    <n>
+//	        timeout <duration>|-1|forever
+//	    }
 //	    root_path       <path>|auto
 //	    websocket {
 //	        ping_interval <duration>|off

@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "autoreload, drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, root_path, runtime, start_timeout, " +
+	const known = "autoreload, drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, queue, request_timeout, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
@@ -182,6 +182,14 @@ func TestCaddyfileErrors(t *testing.T) {
 			`start_timeout: "-2s" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
 		{"start_timeout without unit", "python {\nmodule_wsgi a:b\nstart_timeout 60\n}",
 			`start_timeout: "60" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
+		{"no request_timeout", "python {\nmodule_wsgi a:b\nrequest_timeout off\n}",
+			`request_timeout: "off" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
+		{"no queue", "python {\nmodule_wsgi a:b\nqueue {\nsize 0\n}\n}",
+			`queue size: "0" is not possible; give a whole number of 1 or more, at Caddyfile:5`},
+		{"queue timeout without unit", "python {\nmodule_wsgi a:b\nqueue {\ntimeout 5\n}\n}",
+			`queue timeout: "5" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:5`},
+		{"unknown queue setting", "python {\nmodule_wsgi a:b\nqueue {\nlength 5\n}\n}",
+			`"length" is not a setting of python queue; known are size, timeout, at Caddyfile:5`},
 		{"relative root_path", "python {\nmodule_wsgi a:b\nroot_path api/\n}",
 			`root_path: "api" does not begin with a slash; write "/api", or auto, at Caddyfile:4`},
 		{"env_var without value", "python {\nmodule_wsgi a:b\nenv_var A\n}", "env_var has 1 arguments; write env_var NAME VALUE, at Caddyfile:4"},

@@ -67,6 +67,7 @@ type server struct {
 	drainTimeout string
 	maxMemory    string // "" for no limit
 	maxAge       string // likewise
+	timeout      string // of a request; "" for none
 	domain       string
 	listen       string
 	staticPath   string // "" for no static files
@@ -101,6 +102,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.maxAge, "max-age", "", "`duration` after which a worker is replaced, such as 12h (default no limit)")
 	flags.StringVar(&s.python.Autoreload, "autoreload", "", "start the app anew when a Python file of it changes, for development; `on` if nothing is said")
 	flags.Lookup("autoreload").NoOptDefVal = autoreloadOn
+	flags.StringVar(&s.timeout, "request-timeout", "", "`duration` that the app may take to begin a response (default no limit)")
 	flags.StringVar(&s.staticPath, "static-path", "", "`folder` of static files to serve")
 	flags.StringVar(&s.staticRoute, "static-route", "/static", "`path` in URLs of the static files")
 	flags.BoolVar(&s.debug, "debug", false, "log at debug level")
@@ -218,6 +220,11 @@ func (s *server) check() (err error) {
 	}
 	if s.maxAge != "" {
 		if s.python.MaxAge, err = parseAge(s.maxAge); err != nil {
+			return err
+		}
+	}
+	if s.timeout != "" {
+		if s.python.RequestTimeout, err = parseTimeout("request_timeout", s.timeout); err != nil {
 			return err
 		}
 	}

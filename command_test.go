@@ -128,6 +128,7 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--max-age", "12h"}, handler + ".max_age", `43200000000000`},
 		{[]string{"--autoreload"}, handler + ".autoreload", `"on"`},
 		{[]string{"--autoreload=off"}, handler + ".autoreload", `"off"`},
+		{[]string{"--request-timeout", "10s"}, handler + ".request_timeout", `10000000000`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
 		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
 	}
@@ -208,6 +209,7 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
 		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
 		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on or off`},
+		{append(app, "--request-timeout", "10"), `--request-timeout: "10" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}
 	for _, test := range tests {

@@ -76,6 +76,7 @@ type Config struct {
 	DrainTimeout caddy.Duration `json:"drain_timeout,omitempty"`
 
 	RecyclingConfig
+	LimitsConfig
 
 	// For development: "on" starts the app anew when a Python file below working_dir changes, and shows why it does not
 	// start, which then does not keep Caddy from starting. Default: "off".
@@ -142,6 +143,7 @@ type settings struct {
 	StartTimeout   time.Duration // 0: for ever
 	DrainTimeout   time.Duration // 0: for ever
 	recycling
+	limits
 }
 
 // threaded says that each open request holds one of its worker's threads.
@@ -216,6 +218,7 @@ func (c *Config) settings() (settings, error) {
 		DrainTimeout:   limit(c.DrainTimeout, defaultDrainTimeout),
 		WorkersRuntime: cmp.Or(c.WorkersRuntime, defaultWorkersRuntime),
 		recycling:      c.recycling(),
+		limits:         c.limits(),
 	}
 	if s.Workers == 0 {
 		s.Workers = runtime.GOMAXPROCS(0)
@@ -358,6 +361,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := c.validateAutoreload(); err != nil {
+		return err
+	}
+	if err := c.validateLimits(); err != nil {
 		return err
 	}
 	if path, auto := c.rootPath(); !auto && !hasPlaceholder(path) && !strings.HasPrefix(c.RootPath, "/") {

@@ -31,6 +31,7 @@ func TestDefaults(t *testing.T) {
 	want := settings{
 		Interface: "wsgi", App: "main:app", Workers: runtime.GOMAXPROCS(0), Runtime: "sync", Threads: 8, Lifespan: "off",
 		WorkersRuntime: defaultWorkersRuntime, WorkingDir: dir, Python: python, Env: []string{}, StartTimeout: 2 * time.Minute, DrainTimeout: 30 * time.Second,
+		limits: limits{QueueSize: 10_000, QueueTimeout: 30 * time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -75,6 +76,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 		ModuleASGI: "pkg.main:Factory.make()", Workers: 3, WorkersRuntime: "process", Runtime: "native", Lifespan: "on",
 		WorkingDir: dir, PythonPath: python, EnvFiles: []string{file}, EnvVars: map[string]string{"B": "var"},
 		StartTimeout: -1, DrainTimeout: caddy.Duration(time.Minute), RootPath: "/api/",
+		LimitsConfig: LimitsConfig{RequestTimeout: caddy.Duration(time.Hour), Queue: &QueueConfig{Size: 5, Timeout: -1}},
 	}
 	got, err := c.resolve()
 	if err != nil {
@@ -83,7 +85,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 	want := settings{
 		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: "on",
 		WorkersRuntime: "process", WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
-		DrainTimeout: time.Minute,
+		DrainTimeout: time.Minute, limits: limits{RequestTimeout: time.Hour, QueueSize: 5, QueueTimeout: 0},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -209,6 +211,11 @@ func TestWrongSettings(t *testing.T) {
 		{"max_age", `{"module_wsgi": "a:b", "max_age": "-1h"}`,
 			"max_age: -1h0m0s is not possible; give a duration such as 12h, or leave it out for no limit"},
 		{"autoreload", `{"module_wsgi": "a:b", "autoreload": "yes"}`, `autoreload: "yes" is unknown; use on or off`},
+		{"request_timeout", `{"module_wsgi": "a:b", "request_timeout": "-2s"}`,
+			"request_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
+		{"queue size", `{"module_wsgi": "a:b", "queue": {"size": -1}}`, "queue size: -1 is not possible; give 1 or more, or leave it out for 10000"},
+		{"queue timeout", `{"module_wsgi": "a:b", "queue": {"timeout": "-2s"}}`,
+			"queue timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"root_path", `{"module_wsgi": "a:b", "root_path": "api"}`, `root_path: "api" does not begin with a slash; write "/api", or auto`},
 		{"no working_dir", `{"module_wsgi": "a:b", "working_dir": "none"}`, `working_dir: "none": no such file or directory` + appFolder},
 		{"working_dir is a file", `{"module_wsgi": "a:b", "working_dir": "file"}`, `working_dir: "file" is a file` + appFolder},

@@ -193,6 +193,8 @@ type thread struct {
 	logger *zap.Logger
 	files  wire.FileSource // the worker's Conn closes it; nil: there is none
 	fd     int             // the worker's end of files
+	asked  wire.Socket     // Caddy's end of its monitor's connection, which the worker closes; nil: there is none
+	asks   int             // the worker's end of that; 0: there is none
 	output output
 	ended  chan struct{} // closed when it has ended
 	exited chan struct{} // closed when it has ended and its output is read, or when it is left running
@@ -237,8 +239,18 @@ func (g *generation) launch(python *python) launcher {
 			logger: logger.With(zap.Int("pid", os.Getpid())), files: c.files, fd: c.theirFiles,
 			ended: make(chan struct{}), exited: make(chan struct{}), abandoned: make(chan struct{}),
 		}
+		if s.RequestTimeout > 0 {
+			if t.asked, t.asks, err = connectMonitor(); err != nil {
+				c.close()
+				return nil, nil, err
+			}
+		}
 		if err := t.start(g, python, s, c.theirSocket); err != nil {
 			c.close()
+			if t.asked != nil {
+				_ = t.asked.Close()
+				closeHandedOver(t.asks)
+			}
 			return nil, nil, err
 		}
 		return t, c.socket, nil
@@ -334,6 +346,9 @@ func (t *thread) Pid() int { return os.Getpid() }
 
 // Files implements interpreter.
 func (t *thread) Files() (wire.FileSource, int) { return t.files, t.fd }
+
+// Monitor implements interpreter.
+func (t *thread) Monitor() (wire.Socket, int) { return t.asked, t.asks }
 
 // Kill implements interpreter. Nothing can end a thread from outside; one that does not end now that its connection has
 // gone is left running.

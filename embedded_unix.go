@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
 // handOver gives Python a file of its own: a descriptor that no finalizer of ours closes. It closes f.
@@ -50,4 +52,18 @@ func connect() (*connection, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// connectMonitor makes the socketpair of a worker's monitor: Caddy's end, and the worker's, as Python calls it.
+func connectMonitor() (wire.Socket, int, error) {
+	ours, theirs, err := socketpair()
+	if err != nil {
+		return nil, 0, err
+	}
+	fd, err := handOver(theirs)
+	if err != nil {
+		_ = ours.Close()
+		return nil, 0, err
+	}
+	return ours, fd, nil
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/windows"
+
+	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
 // connectTimeout is how long a connection over loopback may take.
@@ -53,6 +55,15 @@ func connect() (*connection, error) {
 		return nil, fmt.Errorf("connecting a worker: %w", err)
 	}
 	return &connection{socket: ours, theirSocket: int(theirs)}, nil
+}
+
+// connectMonitor makes the connection of a worker's monitor: Caddy's end, and the worker's, as Python calls it.
+func connectMonitor() (wire.Socket, int, error) {
+	c, err := connect()
+	if err != nil {
+		return nil, 0, err
+	}
+	return c.socket, c.theirSocket, nil
 }
 
 func connectTo(listener *net.TCPListener, socket windows.Handle) (net.Conn, error) {

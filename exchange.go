@@ -100,6 +100,9 @@ func (e *exchange) run(encode encoder) error {
 			e.pool.release(w, false)
 			continue
 		}
+		if e.pool.settings.RequestTimeout > 0 {
+			stream.SetNote(&timed{e, e.request.Method, requestURI(e.request.Request)})
+		}
 		err = e.serve(ctx, w, stream)
 		switch {
 		case errors.Is(err, errDeclined):
@@ -298,6 +301,11 @@ func (e *exchange) trail(f wire.Frame) error {
 
 // broken says what it means that no more frames come.
 func (e *exchange) broken(ctx context.Context, w *worker, err error) error {
+	if timeout, ok := errors.AsType[*timeoutError](err); ok {
+		<-timeout.settled
+		timeout.log(w, requestURI(e.request.Request), e.origin())
+		return caddyhttp.Error(http.StatusGatewayTimeout, err)
+	}
 	switch {
 	case errors.Is(err, wire.ErrReset) && e.pool.hasCutOff(w):
 		return e.refusal(errPoolClosed)

@@ -84,6 +84,7 @@ func launchStarting(s script) launcher {
 	}
 }
 
+func (w *fakeWorker) Monitor() (wire.Socket, int)   { return nil, 0 }
 func (w *fakeWorker) Files() (wire.FileSource, int) { return w.files, descriptorsFD }
 
 func (w *fakeWorker) serve() {
@@ -152,6 +153,7 @@ func testPool(t testing.TB, s settings, script script) *pool {
 	s.App = "main:app"
 	s.Workers = max(s.Workers, 1)
 	s.DrainTimeout = cmp.Or(s.DrainTimeout, 10*time.Second)
+	s.QueueSize = cmp.Or(s.QueueSize, defaultQueueSize)
 	p, err := newPool(context.Background(), s, launchFake(script), nil, zap.NewNop())
 	if err != nil {
 		t.Fatal(err)

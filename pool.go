@@ -22,9 +22,6 @@ const (
 	maxAhead = 64
 	// aheadTime is how much work a WSGI worker may hold beyond its threads.
 	aheadTime = time.Millisecond
-	// maxWaiting and maxWait bound the queue of requests for which no worker has room.
-	maxWaiting = 10_000
-	maxWait    = 30 * time.Second
 )
 
 var (
@@ -161,7 +158,7 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 			return w, nil
 		}
 	}
-	if p.waiting.Len() >= maxWaiting {
+	if p.waiting.Len() >= p.settings.QueueSize {
 		p.mu.Unlock()
 		return nil, errQueueFull
 	}
@@ -169,8 +166,12 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 	element := p.waiting.PushBack(wt)
 	p.mu.Unlock()
 
-	timer := time.NewTimer(maxWait)
-	defer timer.Stop()
+	var timeout <-chan time.Time
+	if p.settings.QueueTimeout > 0 {
+		timer := time.NewTimer(p.settings.QueueTimeout)
+		defer timer.Stop()
+		timeout = timer.C
+	}
 	err := errQueueTime
 	select {
 	case w, ok := <-wt.place:
@@ -180,7 +181,7 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 		return w, nil
 	case <-ctx.Done():
 		err = ctx.Err()
-	case <-timer.C:
+	case <-timeout:
 	}
 	p.mu.Lock()
 	p.waiting.Remove(element) // does nothing if a place was given meanwhile
@@ -223,11 +224,11 @@ func (p *pool) add(w *worker) {
 	p.serveQueue()
 }
 
-// withdraw keeps further requests from a worker.
+// withdraw keeps further requests from a worker. It may be called more than once.
 func (p *pool) withdraw(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.state == stateStopping {
+	if w.state >= stateDraining {
 		return
 	}
 	w.state = stateDraining

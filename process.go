@@ -31,21 +31,23 @@ type process struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
 	files  *descriptors // the worker's Conn closes it
+	asked  wire.Socket  // Caddy's end of the monitor's socketpair, which the worker closes; nil: there is none
 	output output
 
 	mu      sync.Mutex
 	waitErr error // what Wait returned; guarded by mu
 }
 
-// The worker's ends of its two socketpairs, as the descriptors that it inherits.
+// The worker's ends of its socketpairs, as the descriptors that it inherits.
 const (
 	socketFD      = 3
 	descriptorsFD = 4
+	monitorFD     = 5
 )
 
-// launchProcess starts an interpreter with one end of two socketpairs, one for frames and one for descriptors, and returns
-// the other end of the first. Nothing else of Caddy's is inherited; when Caddy goes away in whatever manner, the worker
-// sees the end of its connection.
+// launchProcess starts an interpreter with one end of two socketpairs, one for frames and one for descriptors, and of a
+// third one for its monitor if requests are bounded in time. It returns the other end of the first. Nothing else of
+// Caddy's is inherited; when Caddy goes away in whatever manner, the worker sees the end of its connection.
 func launchProcess(s settings, _ int, logger *zap.Logger) (interpreter, wire.Socket, error) {
 	dir, err := unpackedPackage()
 	if err != nil {
@@ -62,17 +64,30 @@ func launchProcess(s settings, _ int, logger *zap.Logger) (interpreter, wire.Soc
 		return nil, nil, err
 	}
 	defer func() { _ = theirFiles.Close() }()
+	asked, theirMonitor, err := newMonitorSocket(s)
+	if err != nil {
+		_ = ours.Close()
+		_ = files.Close()
+		return nil, nil, err
+	}
 
 	cmd := exec.Command(s.Python, dir, strconv.Itoa(socketFD), s.Runtime, s.App)
 	cmd.Dir = s.WorkingDir
 	cmd.Env = append(os.Environ(), s.Env...)
 	cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
 	cmd.ExtraFiles = []*os.File{theirs, theirFiles} // become socketFD and descriptorsFD
+	if theirMonitor != nil {
+		defer func() { _ = theirMonitor.Close() }()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, theirMonitor) // becomes monitorFD
+	}
 	cmd.SysProcAttr = childAttributes()
-	p := &process{cmd: cmd, exited: make(chan struct{}), files: files}
+	p := &process{cmd: cmd, exited: make(chan struct{}), files: files, asked: asked}
 	if err := p.start(logger); err != nil {
 		_ = ours.Close()
 		_ = files.Close()
+		if asked != nil {
+			_ = asked.Close()
+		}
 		return nil, nil, err
 	}
 	return p, ours, nil
@@ -151,6 +166,14 @@ func socketpair() (wire.Socket, *os.File, error) {
 	return ours, theirs, nil
 }
 
+// newMonitorSocket makes a monitor's socketpair, nil if requests are not bounded in time.
+func newMonitorSocket(s settings) (wire.Socket, *os.File, error) {
+	if s.RequestTimeout == 0 {
+		return nil, nil, nil
+	}
+	return socketpair()
+}
+
 // wait reaps the process, then waits for the rest of its output.
 func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
 	err := p.cmd.Wait()
@@ -173,6 +196,14 @@ func (p *process) Pid() int { return p.cmd.Process.Pid }
 
 // Files implements interpreter.
 func (p *process) Files() (wire.FileSource, int) { return p.files, descriptorsFD }
+
+// Monitor implements interpreter.
+func (p *process) Monitor() (wire.Socket, int) {
+	if p.asked == nil {
+		return nil, 0
+	}
+	return p.asked, monitorFD
+}
 
 // Reason implements interpreter.
 func (p *process) Reason() string {

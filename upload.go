@@ -43,6 +43,7 @@ type upload struct {
 	reading  bool       // that goroutine is inside Read
 	finished bool       // the body has been read to its end
 	stopped  bool       // nobody wants more of it
+	readAt   time.Time  // when the last part came
 	part     int        // bytes that have come of a part of 64 KiB
 	partBy   time.Time  // when the rest of that part must be there
 }
@@ -161,6 +162,7 @@ func (u *upload) took(n int, err error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.reading = false
+	u.readAt = time.Now()
 	u.finished = u.end
 	if u.part += n; u.part >= wire.MaxData {
 		u.part = 0
@@ -224,6 +226,13 @@ func (u *upload) isLate(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.reading && now.After(u.partBy)
+}
+
+// isReading tells whether more is expected from the client, or has come since then.
+func (u *upload) isReading(since time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.reading || u.readAt.After(since)
 }
 
 func (u *upload) isStopped() bool {

@@ -32,6 +32,9 @@ type interpreter interface {
 	// Files is where the descriptors arrive that it sends, and the number of the socket that it sends them on; nil and 0
 	// if it cannot.
 	Files() (wire.FileSource, int)
+	// Monitor is Caddy's end of the socket that its monitor answers on, which is the worker's to close, and the number of
+	// its own end; nil and 0 if it has none.
+	Monitor() (wire.Socket, int)
 }
 
 // A worker's state. Each one is followed by the next, or by the last.
@@ -112,7 +115,11 @@ func (p *pool) launchWorker(s *slot, launch launcher) (*worker, error) {
 	p.alive[w] = struct{}{}
 	p.mu.Unlock()
 	go w.watch()
-	if err := w.conn.Control(wire.Start, startHead(p.settings, s.id, descriptors)); err != nil {
+	asked, monitorFD := interp.Monitor()
+	if asked != nil {
+		go w.watchRequests(monitor{asked})
+	}
+	if err := w.conn.Control(wire.Start, startHead(p.settings, s.id, descriptors, monitorFD)); err != nil {
 		w.kill()
 		return nil, err
 	}
@@ -219,7 +226,7 @@ func (w *worker) kill() {
 }
 
 // startHead is the head of START.
-func startHead(s settings, id, descriptors int) []byte {
+func startHead(s settings, id, descriptors, monitor int) []byte {
 	b := marshal.AppendDict(nil)
 	b = marshal.AppendString(marshal.AppendKey(b, "interface"), s.Interface)
 	b = marshal.AppendString(marshal.AppendKey(b, "app"), s.App)
@@ -230,6 +237,7 @@ func startHead(s settings, id, descriptors int) []byte {
 	b = marshal.AppendString(marshal.AppendKey(b, "lifespan"), s.Lifespan)
 	b = marshal.AppendString(marshal.AppendKey(b, "working_dir"), s.WorkingDir)
 	b = marshal.AppendInt(marshal.AppendKey(b, "descriptors"), int64(descriptors))
+	b = marshal.AppendInt(marshal.AppendKey(b, "monitor"), int64(monitor))
 	return marshal.AppendDictEnd(b)
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Stream is one request on one worker. Three goroutines meet in it: the one that relays the response (Recv, Consumed,
@@ -27,7 +28,10 @@ type Stream struct {
 	accepted bool       // the worker has sent ACCEPT
 	listener func()     // called when something has arrived; nil: Recv is waited for instead
 	resetted bool       // Reset or SendClose was called: what arrives is dropped
-	err      error      // why the connection has ended
+	err      error      // why the connection has ended, or what Expire was given
+	extended time.Time  // when Extend was called; zero: it was not
+	expired  time.Time  // when Expire was called; zero: it was not
+	note     any        // see SetNote
 
 	arrived  chan struct{} // holds a token when Recv has something to look at
 	credited chan struct{} // holds a token when Credit has something to look at
@@ -71,8 +75,9 @@ func newStream(c *Conn) *Stream {
 }
 
 // Recv returns the next frame: ACCEPT, RESPONSE, DATA, CLOSE, ERROR, DECLINE, RESET, TRAILERS, HINT or FILE, whose
-// descriptor is then the caller's to close. Frames of data that came together are joined, so one may carry up to Window bytes. Its bytes stay
-// valid until the next call. It fails with ctx's error, with ErrReset after Reset, or with ErrClosed when the worker has gone.
+// descriptor is then the caller's to close. Frames of data that came together are joined, so one may carry up to Window
+// bytes. Its bytes stay valid until the next call. It fails with ctx's error, with ErrReset after Reset, with what Expire
+// was given, or with ErrClosed when the worker has gone.
 func (s *Stream) Recv(ctx context.Context) (Frame, error) {
 	for s.next == len(s.taken) {
 		if more, err := s.take(); more {
@@ -135,6 +140,8 @@ func (s *Stream) take() (more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
+	case !s.expired.IsZero():
+		return false, s.err
 	case len(s.frames) > 0:
 		s.taken, s.frames = s.frames, s.taken[:0]
 		s.takenBuf, s.buf = s.buf, s.takenBuf[:0]
@@ -315,7 +322,9 @@ func (s *Stream) addCredit(n uint32) error {
 func (s *Stream) fail(err error) {
 	s.mu.Lock()
 	s.closed = true
-	s.err = err
+	if s.err == nil {
+		s.err = err
+	}
 	listener := s.listener
 	s.mu.Unlock()
 	if listener != nil {
@@ -353,6 +362,7 @@ func (s *Stream) discard() {
 	s.frames, s.buf, s.taken, s.takenBuf = s.frames[:0], s.buf[:0], s.taken[:0], s.takenBuf[:0]
 	s.window, s.credit, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, nil
 	s.accepted, s.listener = false, nil
+	s.extended, s.expired, s.note = time.Time{}, time.Time{}, nil
 	s.next, s.offset, s.consumed = 0, 0, 0
 	streamPool.Put(s)
 }

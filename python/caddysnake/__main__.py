@@ -14,9 +14,10 @@ from time import sleep
 # Python has put this folder itself first; its modules must not stand in for the app's own `wsgi` or `threads`.
 sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
 
+import caddysnake.monitor  # noqa: E402, F401
 from caddysnake.patch import patch  # noqa: E402
 
-# What comes before this stays as it is: the connection to Caddy, and what the thread that watches it needs.
+# What comes before this stays as it is: the connection to Caddy, and what the threads need that watch it and the app.
 problem = patch() if sys.argv[2:3] == ["gevent"] else ""
 
 import signal  # noqa: E402

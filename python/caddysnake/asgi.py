@@ -10,7 +10,7 @@ from marshal import dumps
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import extensions, importer, wire
+from . import extensions, importer, monitor, tasks, wire
 from .errors import StartError
 from .exchange import ClientGone, Exchange
 from .files import Channel, channel
@@ -68,6 +68,7 @@ async def serve(
         await lifespan.startup()
         server.state = lifespan.state
     ready()
+    monitor.start(settings["monitor"], monitor.Loop(server.loop.call_soon_threadsafe, server.end).end)
     await server.serve()
     if lifespan is not None:
         await lifespan.shutdown()
@@ -164,6 +165,17 @@ class Server:
     def log(self, level: str, message: str, **fields: str | int | float | bool) -> None:
         """Adds an entry to Caddy's log."""
         self.put(wire.log(level, message, **fields), b"", b"")
+
+    def end(self, number: int) -> str:
+        """Ends a request that has run for too long, as if its client had gone. Returns its stack, "" if it is over."""
+        request = self.streams.get(number)
+        if request is None or request.task is None:
+            return ""
+        stack = monitor.render(tasks.frames(request.task))
+        request.gone = True
+        request.wake()
+        request.task.cancel()
+        return stack
 
     def through(self, request: Exchange) -> None:
         """The app has returned from a request or WebSocket that did not end in its first step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from types import FrameType
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MAX_MESSAGE = 8 << 10  # characters; an exception may carry a megabyte
@@ -34,6 +35,29 @@ def describe(exc: BaseException) -> tuple[str, str]:
         frames = frames.tb_next
     trace = "".join(traceback.format_exception(type(exc), exc, frames))
     return _utf8(message[:_MAX_MESSAGE]), _utf8(trace[-_MAX_TRACEBACK:])
+
+
+def stack(frames: list[tuple[FrameType, int]]) -> str:
+    """Returns frames with their current lines, outermost first, as a traceback shows them, without what runs the app.
+
+    It is bounded in length and can be encoded as UTF-8.
+    """
+    start = 0
+    for index, (frame, _) in enumerate(frames):
+        if frame.f_code.co_name == "run" and is_ours(frame):
+            start = index + 1  # what runs a request is the innermost of these
+    while start < len(frames) and is_ours(frames[start][0]):
+        start += 1
+    if not (frames := frames[start:]):
+        return ""
+    lines = traceback.StackSummary.extract(iter(frames)).format()
+    text = "".join(["Stack (most recent call last):\n", *lines])
+    return _utf8(text[-_MAX_TRACEBACK:])
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of this package, or of Python's import system."""
+    return _is_ours(frame.f_code.co_filename)
 
 
 def _is_ours(filename: str) -> bool:

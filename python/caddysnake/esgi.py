@@ -41,6 +41,7 @@ def serve(
     sock: socket.socket,
     decoder: wire.Decoder,
     target: Any,
+    settings: dict[str, Any],
     channel: files.Channel | None,
     ready: Callable[[], None],
     log: Callable[..., None],
@@ -55,7 +56,7 @@ def serve(
     _begin(target)
     ready()
     worker = Worker(getattr(target, "__esgi__", target), channel)
-    greenlets.Scheduler(sock, decoder, worker.new_request).serve()
+    greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
     _end(target, log)
 
 

@@ -18,8 +18,8 @@ from time import monotonic
 import gevent
 from gevent.event import Event
 
-from . import wire
-from .stream import NewStream, Stream
+from . import monitor, wire
+from .stream import NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
@@ -31,11 +31,13 @@ _READ, _WRITE = 1, 2  # what a watcher waits for
 
 
 class Scheduler:
-    """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST."""
+    """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST; on the
+    descriptor `asked` a monitor answers, none if it is 0.
+    """
 
     lock = contextlib.nullcontext()
 
-    def __init__(self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream) -> None:
+    def __init__(self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream, asked: int) -> None:
         self.streams: dict[int, Stream] = {}  # open: not closed
         self._sock = sock
         self._decoder = decoder
@@ -46,6 +48,9 @@ class Scheduler:
         self._reader = self._loop.io(sock.fileno(), _READ)
         self._writer = self._loop.io(sock.fileno(), _WRITE)
         self._grace = self._loop.timer(wire.STOP_GRACE)
+        self._told = self._loop.async_()  # any thread may send it
+        self._look: Callable[[], None] = lambda: None  # what the monitor wants to have done
+        self._asked = asked
         self._running: set[gevent.Greenlet] = set()  # of the requests that are not through
         self._last = 0  # the highest stream number used
         self._out: list[bytes | memoryview] = []
@@ -66,15 +71,19 @@ class Scheduler:
         self._sock.setblocking(False)
         self._reader.start(self._on_readable)
         self._loop.run_callback(self._take_frames)  # what came together with START
+        if self._asked:
+            self._told.start(self._on_told)
+            monitor.start(self._asked, monitor.Loop(self._tell, self._end).end)
         try:
             self._done.wait()
             if self._running:
                 self._out.append(
                     wire.log("warn", "requests did not end after stop; they are killed", count=len(self._running))
                 )
-                gevent.killall(list(self._running), timeout=KILL)
+                with contextlib.suppress(gevent.Timeout):
+                    gevent.killall(list(self._running), timeout=KILL)
         finally:
-            for watcher in (self._reader, self._writer, self._grace):
+            for watcher in (self._reader, self._writer, self._grace, self._told):
                 watcher.stop()
                 watcher.close()
             self._sock.setblocking(True)
@@ -211,6 +220,31 @@ class Scheduler:
         else:
             stream.gone = True
         self.wake(stream)
+
+    # Requests that have run for too long
+
+    def _tell(self, look: Callable[[], None]) -> None:
+        """Has the hub call `look`. It is called by the monitor."""
+        self._look = look
+        self._told.send()
+
+    def _on_told(self) -> None:
+        self._look()
+
+    def _end(self, number: int) -> str:
+        stream = self.streams.get(number)
+        if stream is None or stream.thread is None:
+            return ""
+        greenlet = stream.thread
+        frames, frame = [], greenlet.gr_frame
+        while frame is not None:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+        stack = monitor.render(frames[::-1])
+        stream.gone = True
+        self.wake(stream)
+        greenlet.kill(RequestTimeout(), block=False)
+        return stack
 
     # The connection
 

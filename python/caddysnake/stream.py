@@ -50,6 +50,13 @@ class ClientGone(OSError):
     """The client has gone: nothing more can be read from it or sent to it."""
 
 
+class RequestTimeout(BaseException):
+    """Raised in a request that has run for longer than `request_timeout`. An `except Exception` lets it pass."""
+
+    def __str__(self) -> str:
+        return "the request has run for longer than request_timeout"
+
+
 class Stream:
     """One request as its scheduler sees it. `wsgi.Request` and `esgi.Request` make HTTP requests of it.
 
@@ -139,7 +146,7 @@ class Stream:
         """Ends what the app has raised out of: with ERROR, or with RESET if the client has gone; or just logs it."""
         if self.gone and not self.closed:
             self.close(wire.frame(wire.RESET, self.id))
-            if isinstance(exc, ClientGone):
+            if isinstance(exc, (ClientGone, RequestTimeout)):
                 return
         message, trace = describe(exc)
         if not self.closed:

@@ -80,7 +80,7 @@ def _serve_esgi(
         _tell(sock, wire.log(level, message, **fields))
 
     channel = files.channel(settings["descriptors"])
-    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), channel, ready, log)
+    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), settings, channel, ready, log)
 
 
 def _serve_asgi(

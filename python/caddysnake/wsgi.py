@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from . import files, threads, wire
+from . import files, interrupts, monitor, threads, wire
 from .headers import BODYLESS, TextHeaders, text_head
-from .stream import ClientGone, Scheduler, Stream
+from .stream import ClientGone, RequestTimeout, Scheduler, Stream
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -27,9 +27,14 @@ def serve(
     if settings["runtime"] == "gevent":
         from . import greenlets  # imports gevent, which need not be there
 
-        greenlets.Scheduler(sock, decoder, worker.new_request).serve()
-    else:
-        threads.Scheduler(sock, decoder, settings["threads"], worker.new_request).serve()
+        greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
+        return
+    new_request = worker.new_request
+    if settings["monitor"]:
+        new_request = worker.new_timed_request
+    scheduler = threads.Scheduler(sock, decoder, settings["threads"], new_request)
+    monitor.start(settings["monitor"], interrupts.Threads(scheduler).end)
+    scheduler.serve()
 
 
 class Worker:
@@ -48,6 +53,11 @@ class Worker:
         self, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
     ) -> Stream:
         return Request(self, scheduler, stream, environ, data, ended)
+
+    def new_timed_request(
+        self, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
+    ) -> Stream:
+        return TimedRequest(self, scheduler, stream, environ, data, ended)
 
 
 class FileWrapper:
@@ -265,6 +275,28 @@ class Request(Stream):
 
     def _is_bodyless(self) -> bool:
         return self._status in BODYLESS or self._environ.get("REQUEST_METHOD") == "HEAD"
+
+
+class TimedRequest(Request):
+    """A request whose thread may be told to end it."""
+
+    __slots__ = ("interruption",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.interruption = interrupts.Interruption()
+
+    def run(self) -> None:
+        interruption, lock = self.interruption, self.scheduler.lock
+        try:
+            interruption.begin(lock)
+            try:
+                super().run()
+            finally:
+                interruption.finish(lock)
+        except RequestTimeout as exc:  # it came when the app had just returned
+            if not self.closed:
+                self.fail(exc)
 
 
 def _check_status(status: str, known: dict[str, int]) -> int:

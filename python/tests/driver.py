@@ -76,6 +76,7 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "lifespan": "off",
         "working_dir": str(APPS),
         "descriptors": 0,
+        "monitor": 0,
     }
     return {**defaults, **changes}
 

@@ -35,6 +35,7 @@ REASONS = {
     "threats/test_internals.py::test_threat_9_an_apps_process_shows_nothing_of_the_server*": _CADDYS,
     "threats/test_internals.py::test_threat_9_a_worker_has_no_descriptor_of_another_or_of_caddy*": _CADDYS,
     "test_websocket_idle.py::test_a_worker_that_dies_ends_its_sockets_with_1011": _KILL,
+    "test_request_timeout.py::test_a_worker_that_is_stopped_is_replaced": "to stop a thread is to stop Caddy",
     "test_settings.py::test_one_worker_for_each_processor_by_default": _ONE_WORKER,
 }
 

@@ -1,0 +1,99 @@
+"""The thread that ends requests which have run for too long, and says where they were: `request_timeout`.
+
+Caddy asks on a socketpair of its own with a stream's number, a u32, and gets the answer `(ended, stack)` in `marshal`
+format with its size as a u32 before it. A thread that does nothing else answers, so that Caddy hears of an event loop
+that is blocked. docs/adr/0013-request-timeout.md says how a request is ended, and what happens when that has no effect.
+
+This module is imported before gevent patches the process: its thread, lock and socket stay the system's.
+"""
+
+from __future__ import annotations
+
+import os
+from _socket import socket
+from _thread import allocate_lock, get_ident, start_new_thread
+from collections.abc import Callable
+from marshal import dumps
+from sys import _current_frames
+from types import FrameType
+
+PROBE = 1.0  # seconds that an event loop may take to look at what it is told
+
+# Ends the request on a stream. Returns whether it could be told to end, and its stack, "" if it is over. Any thread may
+# call it.
+End = Callable[[int], tuple[bool, str]]
+
+
+def start(descriptor: int, end: End) -> None:
+    """Answers on the socket that START names, until its end of file; none for 0."""
+    if descriptor:
+        if os.name == "posix":
+            os.set_inheritable(descriptor, False)
+        sock = socket(fileno=descriptor)
+        sock.settimeout(None)  # an app may have set another default
+        start_new_thread(_answer, (sock, end))
+
+
+def _answer(sock: socket, end: End) -> None:
+    try:
+        while len(question := sock.recv(4)) == 4:
+            try:
+                ended, stack = end(int.from_bytes(question, "little"))
+            except Exception as exc:  # it looks into what another thread changes
+                ended, stack = True, f"(no stack: {exc!r})"
+            answer = dumps((int(ended), stack), 2)
+            sock.sendall(len(answer).to_bytes(4, "little") + answer)
+    except OSError:  # Caddy has gone
+        pass
+    finally:
+        sock.close()
+
+
+class Loop:
+    """Ends the requests of an event loop, in the loop's own thread, which makes one.
+
+    Args:
+        call: has the loop call a function soon. Any thread may call it.
+        end: ends the request on a stream and returns its stack. It is called by the loop.
+    """
+
+    def __init__(self, call: Callable[[Callable[[], None]], object], end: Callable[[int], str]) -> None:
+        self._call = call
+        self._end = end
+        self._thread = get_ident()
+        self._told = allocate_lock()  # held from when the loop is told of a request until it has looked
+        self._stack = ""
+
+    def end(self, stream: int) -> tuple[bool, str]:
+        """See `End`. False: the loop is blocked; then the stack is of what blocks it."""
+        if self._told.acquire(True, PROBE):
+            self._stack = ""
+
+            def look() -> None:
+                try:
+                    self._stack = self._end(stream)
+                finally:
+                    self._told.release()
+
+            self._call(look)
+            if self._told.acquire(True, PROBE):
+                self._told.release()
+                return True, self._stack
+        return False, thread_stack(self._thread)
+
+
+def thread_stack(ident: int) -> str:
+    """Returns where a thread is, "" if it has ended."""
+    frame = _current_frames().get(ident)
+    frames: list[FrameType] = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return render([(frame, frame.f_lineno) for frame in reversed(frames)])
+
+
+def render(frames: list[tuple[FrameType, int]]) -> str:
+    """Returns frames and their current lines, outermost first, as text, without what is outside the app."""
+    from .errors import stack
+
+    return stack(frames)
