@@ -55,7 +55,7 @@ def see(server: Server, interface: str, source: str, lines: list[str]) -> tuple[
     with Connection(server, source=source) as connection:
         port: int = connection.socket.getsockname()[1]
         told = connection.get(PATHS[interface], *(line.encode() for line in lines)).json()
-    return (_from_scope if interface == "asgi" else _from_environ)(told), port
+    return _SEEN[interface](told), port
 
 
 def _from_environ(told: dict[str, str]) -> Seen:
@@ -78,6 +78,23 @@ def _from_scope(told: dict[str, str]) -> Seen:
         headers[name.decode()] = ",".join(filter(None, [headers.get(name.decode()), value.decode()]))
     client, port = scope["client"]
     return Seen(client, port, scope["scheme"], headers["host"], scope["server"], headers)
+
+
+def _from_esgi(told: dict[str, str]) -> Seen:
+    scope: dict[str, Any] = {key: ast.literal_eval(value) for key, value in told.items()}
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    assert headers["host"] == scope["authority"]
+    return Seen(
+        *_host_and_port(scope["client"]), scope["scheme"], headers["host"], _host_and_port(scope["server"]), headers
+    )
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+_SEEN = {"wsgi": _from_environ, "asgi": _from_scope, "esgi": _from_esgi}
 
 
 def chains() -> list[list[tuple[str, str | None]]]:
@@ -114,7 +131,7 @@ def rightmost_untrusted(chain: list[tuple[str, str | None]]) -> str | None:
     return next((address for _, address in reversed(chain) if address and not address.startswith(trusted)), None)
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", _SEEN)
 def test_threat_10_without_trusted_proxies_nobody_is_believed(serve: Servers, interface: str) -> None:
     server = serve(SITE)
     rng = random.Random(1)
@@ -124,7 +141,7 @@ def test_threat_10_without_trusted_proxies_nobody_is_believed(serve: Servers, in
         assert "x-forwarded-for" not in seen.headers, chain
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", _SEEN)
 @pytest.mark.parametrize(
     ("options", "verdict"),
     [(TRUSTED, leftmost), (f"{TRUSTED}\ntrusted_proxies_strict", rightmost_untrusted)],
@@ -153,7 +170,7 @@ CLAIMS = [
 ]
 
 
-@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+@pytest.mark.parametrize("interface", _SEEN)
 def test_threat_10_scheme_and_host_are_those_of_the_request_unless_a_trusted_proxy_says(
     serve: Servers, interface: str
 ) -> None:

@@ -14,23 +14,24 @@ from support.websocket import BINARY, CONTINUATION, FIN, RSV1, TEXT, WebSocket, 
 
 MAX_SIZE = 1 << 20
 SITE = """
-    python {
-        module_asgi conformance_websocket:app
+    python {{
+        {app}
         workers 1
         import worker
-        websocket {
+        websocket {{
             max_size 1MiB
             compression on
-        }
-    }
+        }}
+    }}
 """
+APPS = {"asgi": "module_asgi conformance_websocket:app", "esgi": "module_esgi conformance_esgi_websocket:app"}
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
 GROWTH = 64  # MB, for Caddy and for its worker
 
 
-@pytest.fixture
-def server(serve: Servers) -> Server:
-    server = serve(SITE)
+@pytest.fixture(params=APPS)
+def server(serve: Servers, request: pytest.FixtureRequest) -> Server:
+    server = serve(SITE.format(app=APPS[request.param]))
     with WebSocket(server, "/echo") as socket:
         socket.text("warm")
         assert socket.message() == "warm"
