@@ -162,14 +162,21 @@ func testPool(t testing.TB, s settings, script script) *pool {
 	return p
 }
 
-// testServer serves requests with the pool over real connections. The client gets the status of an error and its text.
+// testServer serves requests with the pool over real connections.
 func testServer(t testing.TB, p *pool) *httptest.Server {
 	t.Helper()
+	server := httptest.NewServer(testHandler(t, p))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// testHandler serves requests with the pool. The client gets the status of an error and its text.
+func testHandler(t testing.TB, p *pool) http.Handler {
 	encode := appendEnviron
 	if p.settings.Interface == interfaceASGI {
 		encode = appendScope
 	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		vars := map[string]any{caddyhttp.ClientIPVarKey: "127.0.0.1", caddyhttp.TrustedProxyVarKey: false}
 		r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
 		e := exchange{request: newRequest(r, rootPathAuto), w: w, pool: p, logger: zap.NewNop()}
@@ -179,9 +186,7 @@ func testServer(t testing.TB, p *pool) *httptest.Server {
 		} else if err != nil {
 			t.Errorf("an error without a status: %v", err)
 		}
-	}))
-	t.Cleanup(server.Close)
-	return server
+	})
 }
 
 // newTestRequest makes a request as Caddy's server would pass it on.
