@@ -94,6 +94,9 @@ var subdirectives = map[string]subdirective{
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
 	"env_file":        {args: "PATH", repeatable: true, set: setEnvFile},
 	"websocket":       {set: setWebSocket, block: webSocketSubdirectives},
+
+	"max_dynamic_apps":     {args: "N", set: setMaxDynamicApps},
+	"dynamic_idle_timeout": timeout("dynamic_idle_timeout", func(c *Config) *caddy.Duration { return &c.DynamicIdleTimeout }),
 }
 
 // text is a setting whose argument is taken as it is; validate checks it.
@@ -191,6 +194,8 @@ func setEnvFile(c *Config, args []string) error {
 //	        max_size      <size>
 //	        compression   on|off
 //	    }
+//	    max_dynamic_apps     <n>
+//	    dynamic_idle_timeout <duration>|-1|forever
 //	}
 //
 // The first form runs a WSGI app in one worker. A matcher that is a path without a wildcard, /api, stands for /api and

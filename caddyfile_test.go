@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "autoreload, drain_timeout, env_file, env_var, lifespan, max_age, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, queue, request_timeout, root_path, runtime, start_timeout, " +
+	const known = "autoreload, drain_timeout, dynamic_idle_timeout, env_file, env_var, lifespan, max_age, max_dynamic_apps, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, queue, request_timeout, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
@@ -230,6 +230,12 @@ func TestCaddyfileErrors(t *testing.T) {
 			`autoreload: "always" is unknown; use on or off, at Caddyfile:4`},
 		{"autoreload with two words", "python {\nmodule_wsgi a:b\nautoreload on off\n}",
 			"autoreload has 2 arguments; write autoreload [on|off], at Caddyfile:4"},
+		{"negative max_dynamic_apps", "python {\nmodule_wsgi {http.request.host}:b\nmax_dynamic_apps -1\n}",
+			`max_dynamic_apps: "-1" is not possible; give a number of apps, or 0 for no limit, at Caddyfile:4`},
+		{"max_dynamic_apps of an app that is not dynamic", "python {\nmodule_wsgi a:b\nmax_dynamic_apps 1\n}",
+			"max_dynamic_apps: " + notDynamic + ", at Caddyfile:4"},
+		{"no dynamic_idle_timeout", "python {\nmodule_wsgi {http.request.host}:b\ndynamic_idle_timeout 0\n}",
+			`dynamic_idle_timeout: "0" is not possible; give a duration such as 120s or 5m, or forever, at Caddyfile:4`},
 		{"env_var that is no name", "python {\nmodule_wsgi a:b\nenv_var A=1 2\n}",
 			`env_var: "A=1" is not the name of a variable; use letters, digits and _, with no digit first, at Caddyfile:4`},
 	}

@@ -21,6 +21,7 @@ func init() {
 	// Apps stop in no particular order. At exit the pools go last, when the HTTP servers have finished their requests.
 	// Context.OnExit would not do: Provision gets a copy of the context.
 	caddy.OnExit(func(context.Context) {
+		dynamicStarts.Wait()
 		closePools()
 		runExitFunctions()
 	})
@@ -32,6 +33,7 @@ type Handler struct {
 
 	app       *App
 	pool      *poolRef
+	dynamic   *dynamicRef // in place of pool, when requests choose the app
 	encode    encoder
 	mount     string     // the root path, or rootPathAuto
 	stripping *stripping // for rootPathAuto; nil if the handler is not in a server
@@ -53,12 +55,12 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 // App starts.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
-	s, err := h.resolve()
-	if err != nil {
+	if err := h.prepare(); err != nil {
 		return err
 	}
-	h.encode = encoders[s.Interface]
-	if h.encodeWebSocket = webSocketEncoders[s.Interface]; h.encodeWebSocket != nil {
+	iface, _ := h.Config.app()
+	h.encode = encoders[iface]
+	if h.encodeWebSocket = webSocketEncoders[iface]; h.encodeWebSocket != nil {
 		webSockets := h.Config.webSockets()
 		h.webSockets = &webSockets
 	}
@@ -76,13 +78,29 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
+	if h.isDynamic() {
+		h.dynamic, err = h.app.registerDynamic(h.Config)
+		return err
+	}
+	s, err := h.settings()
+	if err != nil {
+		return err
+	}
 	h.pool, err = h.app.register(&h.Config, s)
 	return err
 }
 
 // ServeHTTP implements caddyhttp.MiddlewareHandler. It answers every request: the next handler is never called.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
-	pool, err := h.pool.await(r.Context())
+	if h.dynamic != nil {
+		return h.serveDynamic(w, r)
+	}
+	return h.serve(w, r, h.pool)
+}
+
+// serve answers a request by the app that has this place.
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request, ref *poolRef) error {
+	pool, err := ref.await(r.Context())
 	if err != nil {
 		return h.serveNone(w, r, err)
 	}
@@ -118,6 +136,7 @@ type App struct {
 	over    <-chan struct{}                  // closed when all apps of the config have been stopped
 	servers map[*caddyhttp.Server]*stripping // that have a handler of this app's
 	refs    []*poolRef                       // one for each different app; complete when Provision of all handlers is over
+	dynamic []*dynamicRef                    // likewise, one for each handler whose requests choose apps
 }
 
 // apps are those that have started and have not been stopped: one, and for a moment two while a config is loaded.
@@ -209,7 +228,7 @@ func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
 // Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if
 // one cannot start, none is kept and the error says why.
 func (a *App) Start() error {
-	if len(a.refs) > 0 {
+	if len(a.refs)+len(a.dynamic) > 0 {
 		raiseHeapFloor()
 	}
 	apps.changing.Lock()
@@ -233,6 +252,9 @@ func (a *App) Start() error {
 	g.settle(true)
 	for _, ref := range a.refs {
 		ref.begin()
+	}
+	for _, ref := range a.dynamic {
+		ref.start(a.logger)
 	}
 	apps.mu.Lock()
 	apps.live = append(apps.live, a)
@@ -262,16 +284,14 @@ func (a *App) Stop() error {
 
 // release lets go of the pools. Those that no other config holds stop, side by side.
 func (a *App) release() {
-	done := make(chan struct{})
+	var releasing sync.WaitGroup
 	for _, ref := range a.refs {
-		go func() {
-			ref.release()
-			done <- struct{}{}
-		}()
+		releasing.Go(ref.release)
 	}
-	for range a.refs {
-		<-done
+	for _, ref := range a.dynamic {
+		releasing.Go(func() { ref.release(a.logger) })
 	}
+	releasing.Wait()
 }
 
 // Interface guards.

@@ -21,7 +21,9 @@ import (
 // Config says how one Python app runs. The Caddyfile, JSON and `caddy python-server` all fill this one struct.
 //
 // Module names, paths, root_path, env_files and the values of env_vars may hold Caddy's global placeholders, such as
-// {env.NAME} or {file.PATH}; they are replaced once, when the configuration is loaded.
+// {env.NAME} or {file.PATH}; they are replaced once, when the configuration is loaded. All of these but python_path and
+// root_path may also hold placeholders of the request, such as {http.request.host.labels.2}; then the apps are dynamic:
+// the first request with other values starts another one, in one worker if workers is not set.
 type Config struct {
 	// The WSGI app: "module:variable", "package.module:object.attribute" or "module:factory()". Exactly one module_* is
 	// required.
@@ -89,6 +91,10 @@ type Config struct {
 
 	// How Caddy looks after the app's WebSockets. Not for WSGI.
 	WebSocket *WebSocketConfig `json:"websocket,omitempty"`
+
+	DynamicConfig
+
+	confinedTo map[string]string // of a dynamic app: the folder that an absolute env_file must lie in, "" for anywhere
 }
 
 // What a Config that leaves a setting out gets.
@@ -140,6 +146,7 @@ type settings struct {
 	WorkingDir     string        // absolute, symlinks resolved; never empty
 	Python         string        // the interpreter's absolute path
 	Env            []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
+	Confined       []confined    // what a request has chosen of a dynamic app
 	StartTimeout   time.Duration // 0: for ever
 	DrainTimeout   time.Duration // 0: for ever
 	recycling
@@ -184,7 +191,7 @@ func (c *Config) resolve() (settings, error) {
 	return c.settings()
 }
 
-// prepare replaces placeholders and makes the checks that need only c.
+// prepare replaces placeholders, but for those of requests, and makes the checks that need no file.
 func (c *Config) prepare() error {
 	if err := c.replacePlaceholders(); err != nil {
 		return err
@@ -192,7 +199,7 @@ func (c *Config) prepare() error {
 	return c.validate()
 }
 
-// settings is what c, once it is prepared, leads to at present: files, folders and links may have changed since the last time.
+// settings does the rest of what resolve does. No placeholder may be left.
 func (c *Config) settings() (settings, error) {
 	workingDir, err := c.findWorkingDir()
 	if err != nil {
@@ -287,48 +294,36 @@ func (c *Config) rootPath() (path string, auto bool) {
 	return strings.TrimRight(c.RootPath, "/"), false
 }
 
-// replacePlaceholders replaces global placeholders. A placeholder that is unknown or empty is an error, except in the
-// values of env_vars, where braces are often meant literally (JSON).
+// replacePlaceholders replaces global placeholders, and leaves those of requests as fill expects them. A placeholder that is
+// unknown or empty is an error, except in the values of env_vars, where braces are often meant literally (JSON).
 func (c *Config) replacePlaceholders() error {
 	replacer := caddy.NewReplacer()
+	allowed := "only global placeholders, such as {env.NAME}, that are not empty are allowed here"
 	replace := func(setting string, value *string) error {
+		if strings.Contains(*value, placeholderMark) {
+			return wrong(setting, "it contains a NUL byte; remove it") // the value may be a secret
+		}
+		if setting == "env_var" {
+			*value = replacer.ReplaceKnown(*value, "")
+			return nil
+		}
 		replaced, err := replacer.ReplaceOrErr(*value, true, true)
 		if err != nil {
-			return wrong(setting, "%q: %w; only global placeholders, such as {env.NAME}, that are not empty are allowed here",
-				*value, err)
+			return wrong(setting, "%q: %w; %s", *value, err, allowed)
 		}
 		*value = replaced
 		return nil
 	}
-	c.EnvFiles = slices.Clone(c.EnvFiles)
-	fields := []struct {
-		setting string
-		value   *string
-	}{
-		{"module_wsgi", &c.ModuleWSGI},
-		{"module_asgi", &c.ModuleASGI},
-		{"module_esgi", &c.ModuleESGI},
-		{"working_dir", &c.WorkingDir},
-		{"venv", &c.VenvPath},
-		{"python_path", &c.PythonPath},
-		{"root_path", &c.RootPath},
+	if err := replace("python_path", &c.PythonPath); err != nil {
+		return err
 	}
-	for _, field := range fields {
-		if err := replace(field.setting, field.value); err != nil {
-			return err
-		}
+	if err := replace("root_path", &c.RootPath); err != nil {
+		return err
 	}
-	for i := range c.EnvFiles {
-		if err := replace("env_file", &c.EnvFiles[i]); err != nil {
-			return err
-		}
-	}
-	vars := make(map[string]string, len(c.EnvVars))
-	for name, value := range c.EnvVars {
-		vars[name] = replacer.ReplaceKnown(value, "")
-	}
-	c.EnvVars = vars
-	return nil
+	replacer.Map(keepForRequests)
+	allowed = "only placeholders of the request, such as {http.request.host.labels.2}, and global ones, such as {env.NAME}, that are not empty are allowed here"
+	c.own()
+	return c.forRequests(replace)
 }
 
 // appSpec is "module:object" or "module:factory()", both with dots.
@@ -346,6 +341,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := c.validateWebSocket(); err != nil {
+		return err
+	}
+	if err := c.validateDynamic(); err != nil {
 		return err
 	}
 	if c.Workers < 0 {
@@ -370,7 +368,7 @@ func (c *Config) validate() error {
 		return wrong("root_path", "%q does not begin with a slash; write %q, or auto", path, "/"+path)
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.EnvVars)) {
-		if err := checkEnv(name, c.EnvVars[name]); err != nil {
+		if err := checkEnv(name, filled(c.EnvVars[name])); err != nil {
 			return wrong("env_var", "%w", err)
 		}
 	}
@@ -386,9 +384,9 @@ func (c *Config) validateApp() error {
 		case module.app == "":
 		case given != "":
 			return wrong(module.setting, "%s is given too; one python handler runs one app, keep the one that fits it", given)
-		case !hasPlaceholder(module.app) && !appSpec.MatchString(module.app):
+		case !hasPlaceholder(module.app) && !appSpec.MatchString(filled(module.app)):
 			return wrong(module.setting,
-				"%q is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()", module.app)
+				"%q is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()", asWritten(module.app))
 		default:
 			given = module.setting
 		}

@@ -135,6 +135,8 @@ func onlyProcess(setting, message string) string {
 	return setting + ": " + message
 }
 
+const notDynamic = "it is for dynamic apps, and no setting has a placeholder of the request, such as {http.request.host.labels.2}; remove it"
+
 // A wrong setting gives one line; these come from JSON, as loaded by Caddy.
 func TestWrongSettings(t *testing.T) {
 	dir := testFolder(t)
@@ -235,10 +237,22 @@ func TestWrongSettings(t *testing.T) {
 			"env_var: PYTHONUNBUFFERED is refused, Caddy Snake sets it so that output reaches the log at once; remove it"},
 		{"env_file", `{"module_wsgi": "a:b", "env_files": [".env"]}`, `env_file: ".env" in working_dir ` + dir +
 			": no such file or directory; a relative path must lie within working_dir, symlinks resolved; give an absolute path for a file elsewhere"},
-		{"unknown placeholder", `{"module_wsgi": "{http.request.host}:app"}`,
-			`module_wsgi: "{http.request.host}:app": unrecognized placeholder {http.request.host}; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+		{"unknown placeholder", `{"module_wsgi": "{host}:app"}`,
+			`module_wsgi: "{host}:app": unrecognized placeholder {host}; only placeholders of the request, such as {http.request.host.labels.2}, and global ones, such as {env.NAME}, that are not empty are allowed here`},
 		{"empty placeholder", `{"module_wsgi": "a:b", "working_dir": "{env.EMPTY}"}`,
-			`working_dir: "{env.EMPTY}": evaluated placeholder {env.EMPTY} is empty; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+			`working_dir: "{env.EMPTY}": evaluated placeholder {env.EMPTY} is empty; only placeholders of the request, such as {http.request.host.labels.2}, and global ones, such as {env.NAME}, that are not empty are allowed here`},
+		{"placeholder of the request in python_path", `{"module_wsgi": "a:b", "python_path": "/opt/{http.request.host}/python"}`,
+			`python_path: "/opt/{http.request.host}/python": unrecognized placeholder {http.request.host}; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+		{"placeholder of the request in root_path", `{"module_wsgi": "a:b", "root_path": "/{http.request.host}"}`,
+			`root_path: "/{http.request.host}": unrecognized placeholder {http.request.host}; only global placeholders, such as {env.NAME}, that are not empty are allowed here`},
+		{"NUL", `{"module_wsgi": "a:b", "working_dir": "a\u0000b"}`, "working_dir: it contains a NUL byte; remove it"},
+		{"NUL in a variable", `{"module_wsgi": "a:b", "env_vars": {"A": "s3cret\u0000"}}`, "env_var: it contains a NUL byte; remove it"},
+		{"max_dynamic_apps", `{"module_wsgi": "{http.request.host}:b", "max_dynamic_apps": -1}`,
+			"max_dynamic_apps: -1 is not possible; give a number of apps, 0 for no limit, or leave it out for 128"},
+		{"max_dynamic_apps of an app that is not dynamic", `{"module_wsgi": "a:b", "max_dynamic_apps": 0}`, "max_dynamic_apps: " + notDynamic},
+		{"dynamic_idle_timeout", `{"module_wsgi": "a:b", "dynamic_idle_timeout": -2}`,
+			"dynamic_idle_timeout: -2ns is not possible; give a duration such as 30m, or -1 for no limit"},
+		{"dynamic_idle_timeout of an app that is not dynamic", `{"module_wsgi": "a:b", "dynamic_idle_timeout": -1}`, "dynamic_idle_timeout: " + notDynamic},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -358,7 +372,10 @@ func TestKeyHoldsEverySetting(t *testing.T) {
 		case reflect.Int, reflect.Int64:
 			field.SetInt(7)
 		default:
-			changed.Env = []string{"A=2"}
+			changed.Env, changed.Confined = []string{"A=2"}, nil
+			if name == "Confined" {
+				changed.Env, changed.Confined = base.Env, []confined{{Root: "/", Path: "/a"}}
+			}
 		}
 		if other, taken := keys[changed.key()]; taken {
 			t.Errorf("changing %s gives the key of changing %s", name, other)

@@ -127,11 +127,22 @@ func (p *pool) expectNoMore() {
 
 // checkDrained closes the pool to further requests if none is expected and none is left. It is called with mu held.
 func (p *pool) checkDrained() {
-	busy := p.open > 0 || p.waiting.Len() > 0 || len(p.lasting) > 0 || p.sockets > 0 || len(p.webSockets) > 0
-	if p.ending && !p.closed && !busy {
+	if p.ending && !p.closed && !p.busy() {
 		p.closed = true
 		close(p.drained)
 	}
+}
+
+// busy tells whether there is a request or a WebSocket. It is called with mu held.
+func (p *pool) busy() bool {
+	return p.open > 0 || p.waiting.Len() > 0 || len(p.lasting) > 0 || p.sockets > 0 || len(p.webSockets) > 0
+}
+
+// isBusy is busy, for those who do not hold mu.
+func (p *pool) isBusy() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy()
 }
 
 // cutOff ends all requests that are left, if any are, and refuses further ones.

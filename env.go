@@ -19,7 +19,7 @@ const maxEnvFile = 1 << 20
 func (c *Config) readEnv(workingDir string) ([]string, error) {
 	env := make(map[string]string)
 	for _, file := range c.EnvFiles {
-		text, err := readEnvFile(file, workingDir)
+		text, err := readEnvFile(file, c.envRoot(file, workingDir))
 		if err == nil {
 			err = addEnvFile(env, file, text)
 		}
@@ -52,16 +52,24 @@ func addEnvFile(env map[string]string, file, text string) error {
 	return nil
 }
 
-// readEnvFile reads a file named in env_files. A relative one is opened through os.Root, so that neither ".." nor a
-// symlink leads out of workingDir, whoever may write there.
-func readEnvFile(path, workingDir string) (string, error) {
-	file, err := openEnvFile(path, workingDir)
+// envRoot returns the folder that a file named in env_files must lie in; "" for anywhere.
+func (c *Config) envRoot(path, workingDir string) string {
+	if filepath.IsAbs(path) {
+		return c.confinedTo[path]
+	}
+	return workingDir
+}
+
+// readEnvFile reads a file named in env_files. One that must lie in a folder, root, is opened through os.Root, so that
+// neither ".." nor a symlink leads out of it, whoever may write there.
+func readEnvFile(path, root string) (string, error) {
+	file, err := openIn(root, path)
 	if err != nil {
 		if filepath.IsAbs(path) {
 			return "", fmt.Errorf("%q: %w; give the path of a file of NAME=VALUE lines", path, withoutPath(err))
 		}
 		return "", fmt.Errorf("%q in working_dir %s: %w; a relative path must lie within working_dir, symlinks resolved; give an absolute path for a file elsewhere",
-			path, workingDir, withoutPath(err))
+			path, root, withoutPath(err))
 	}
 	defer file.Close()
 	text, err := io.ReadAll(io.LimitReader(file, maxEnvFile+1))
@@ -74,15 +82,21 @@ func readEnvFile(path, workingDir string) (string, error) {
 	return string(text), nil
 }
 
-func openEnvFile(path, workingDir string) (*os.File, error) {
-	if filepath.IsAbs(path) {
+// openIn opens a file that must lie in the folder dir, symlinks resolved; "" for anywhere. A relative path begins there.
+func openIn(dir, path string) (*os.File, error) {
+	if dir == "" {
 		return os.Open(path)
 	}
-	root, err := os.OpenRoot(workingDir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
+	if filepath.IsAbs(path) {
+		if path, err = filepath.Rel(dir, path); err != nil {
+			return nil, err
+		}
+	}
 	return root.Open(path)
 }
 

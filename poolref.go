@@ -63,7 +63,8 @@ func (k poolKey) forget() {
 // poolRef is one app's place in a config: what runs it, and its pool, once that has started. A reload puts another pool in.
 type poolRef struct {
 	app    *App
-	config Config // prepared; a reload finds its settings anew
+	config Config                   // prepared
+	find   func() (settings, error) // what the configuration leads to at present
 	logger *zap.Logger
 
 	pool atomic.Pointer[pool] // the one that requests get; nil: they have to wait, or failure says why. Written with mu held
@@ -84,9 +85,11 @@ type poolRef struct {
 }
 
 func newPoolRef(a *App, c *Config, s settings) *poolRef {
-	return &poolRef{
+	ref := &poolRef{
 		app: a, config: *c, settings: s, logger: a.logger.With(zap.String("app", s.App)), changed: make(chan struct{}),
 	}
+	ref.find = ref.config.settings
+	return ref
 }
 
 // hasSource tells whether two configs that lead to the same settings still would if files, folders and links changed.
@@ -257,7 +260,7 @@ func (ref *poolRef) renew(ctx context.Context) (settings, poolKey, *pool, error)
 	if ref.released {
 		return settings{}, poolKey{}, nil, errPoolClosed
 	}
-	s, err := ref.config.settings()
+	s, err := ref.find()
 	if err == nil {
 		err = ref.app.checkSharing(ref, s)
 	}
@@ -330,7 +333,11 @@ func reloadApps(name string) ([]*poolRef, error) {
 	var reloaded []*poolRef
 	var errs []error
 	for _, ref := range refs {
-		if err := ref.reload(); err != nil {
+		err := ref.reload()
+		if errors.Is(err, errPoolClosed) { // it has ended since
+			continue
+		}
+		if err != nil {
 			ref.logger.Error("reloading a python app", zap.Error(err))
 			errs = append(errs, err)
 			continue
@@ -347,6 +354,9 @@ func liveRefs() []*poolRef {
 	var refs []*poolRef
 	for _, a := range apps.live {
 		refs = append(refs, a.refs...)
+		for _, d := range a.dynamic {
+			refs = append(refs, d.apps.Load().running()...)
+		}
 	}
 	return refs
 }

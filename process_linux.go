@@ -1,6 +1,9 @@
 package caddysnake
 
-import "syscall"
+import (
+	"io/fs"
+	"syscall"
+)
 
 // childAttributes puts a worker into a process group of its own, so that Ctrl-C in a terminal reaches Caddy alone, and
 // has the kernel end it with Caddy.
@@ -10,3 +13,8 @@ func childAttributes() *syscall.SysProcAttr {
 
 // descriptorSocket is the type of the sockets that descriptors travel on: it keeps messages apart.
 const descriptorSocket = syscall.SOCK_SEQPACKET
+
+// changed tells whether a file's status has changed between two looks at it: its contents, its owner, its place.
+func changed(before, after fs.FileInfo) bool {
+	return before.Sys().(*syscall.Stat_t).Ctim != after.Sys().(*syscall.Stat_t).Ctim
+}

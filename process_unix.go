@@ -2,7 +2,10 @@
 
 package caddysnake
 
-import "syscall"
+import (
+	"io/fs"
+	"syscall"
+)
 
 // childAttributes puts a worker into a process group of its own, so that Ctrl-C in a terminal reaches Caddy alone.
 func childAttributes() *syscall.SysProcAttr {
@@ -12,3 +15,8 @@ func childAttributes() *syscall.SysProcAttr {
 // descriptorSocket is the type of the sockets that descriptors travel on: it keeps messages apart. macOS has no
 // SOCK_SEQPACKET for Unix sockets.
 const descriptorSocket = syscall.SOCK_DGRAM
+
+// changed tells whether a file's status has changed between two looks at it: its contents, its owner, its place.
+func changed(before, after fs.FileInfo) bool {
+	return before.Sys().(*syscall.Stat_t).Ctimespec != after.Sys().(*syscall.Stat_t).Ctimespec
+}

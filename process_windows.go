@@ -2,6 +2,7 @@ package caddysnake
 
 import (
 	"errors"
+	"io/fs"
 
 	"go.uber.org/zap"
 
@@ -18,3 +19,6 @@ const noProcesses = "process is not available on Windows, where workers cannot i
 func launchProcess(settings, int, *zap.Logger) (interpreter, wire.Socket, error) {
 	return nil, nil, errors.New(noProcesses)
 }
+
+// changed has nothing to guard where there are no dynamic apps.
+func changed(fs.FileInfo, fs.FileInfo) bool { return false }

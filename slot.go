@@ -112,6 +112,11 @@ func (s *slot) renew(reason string) {
 // start starts a worker, which gets requests as soon as it is ready. It fails with the reason that the worker gives, after
 // timeout (0: never), and with errInterrupted when the slot is retired; nothing is left then.
 func (s *slot) start(launch launcher, timeout time.Duration) (*worker, error) {
+	chosen := s.pool.settings.Confined
+	seen, err := sight(chosen)
+	if err != nil {
+		return nil, err
+	}
 	w, err := s.pool.launchWorker(s, launch)
 	if err != nil {
 		return nil, err
@@ -134,6 +139,9 @@ func (s *slot) start(launch launcher, timeout time.Duration) (*worker, error) {
 		err = fmt.Errorf("the worker was not ready within %s; raise start_timeout if it needs longer", timeout)
 	case <-s.ctx.Done():
 		err = errInterrupted
+	}
+	if err == nil {
+		err = seen.check(chosen)
 	}
 	if err != nil {
 		s.pool.logStartError(s.logger, err)

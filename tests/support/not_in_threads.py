@@ -25,6 +25,8 @@ REASONS = {
         "it tells old workers from new ones by their process; test_thread.py tells them by their modules"
     ),
     "test_recycling.py::test_memory": "the process is Caddy's own, and so is its memory",
+    "threats/test_tenants.py::*": "dynamic apps need processes",
+    "test_dynamic.py::*": "dynamic apps need processes; the unit tests of the settings have the refusal",
     "test_python_server.py::test_workers": _ONE_WORKER,
     "test_python_server.py::test_threads": "it counts a process's threads, and Caddy has others",
     "test_settings.py::test_simple_form": _DEFAULT,

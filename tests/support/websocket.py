@@ -67,6 +67,7 @@ class WebSocket:
         server: where to.
         target: the request target.
         headers: further header lines of the handshake.
+        host: the Host header; by default that of the server.
         early: bytes that go out together with the handshake.
         options: those of Server.connect.
 
@@ -78,13 +79,13 @@ class WebSocket:
     """
 
     def __init__(
-        self, server: Server, target: str = "/", *headers: str, early: bytes = b"", **options: str | int
+        self, server: Server, target: str = "/", *headers: str, host: str = "", early: bytes = b"", **options: str | int
     ) -> None:
         self.connection = Connection(server, **options)
         key = base64.b64encode(os.urandom(16))
         lines = [
             f"GET {target} HTTP/1.1",
-            f"Host: {'127.0.0.1' if server.tls else 'test'}",
+            f"Host: {host or ('127.0.0.1' if server.tls else 'test')}",
             "Connection: keep-alive, Upgrade",
             "Upgrade: WebSocket",
             "Sec-WebSocket-Version: 13",
