@@ -26,6 +26,8 @@ App = Callable[..., Any]
 _TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
+LONG_HOLD = 0.002  # seconds: a response held for so long has waited for a step of the app's that blocks the loop
+WARY = 64  # how often all is sent at once after such a step, since there may be more of them
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
 START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
 _MAX_HELD = 64 << 10  # bytes
@@ -96,6 +98,7 @@ class Server:
         self._out: list[bytes | memoryview] = []
         self._out_size = 0
         self._held_since = 0.0
+        self._wary = 0  # so often what is put is not held
         self._flushing = False  # a flush will come in this turn of the loop
         self._unsent = memoryview(b"")  # what the socket did not take
         self._stopping = False
@@ -121,7 +124,7 @@ class Server:
             self._held_since = monotonic()
         self._out += (prefix, head, data)
         self._out_size += HEADER_SIZE + len(head) + len(data)
-        if self._out_size >= _MAX_HELD:
+        if self._out_size >= _MAX_HELD or self._wary:
             self.flush()
         elif not self._flushing:
             self.flush_soon()
@@ -145,6 +148,10 @@ class Server:
             return
         parts, self._out = self._out, []
         size, self._out_size = self._out_size, 0
+        if self._wary:
+            self._wary -= 1
+        elif len(parts) > 3 and monotonic() - self._held_since > LONG_HOLD:  # a frame is three parts
+            self._wary = WARY
         try:
             self._unsent = wire.send(self._sock, parts, size)
         except OSError as exc:

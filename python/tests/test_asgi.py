@@ -83,6 +83,16 @@ def test_what_is_finished_is_not_held_by_slow_requests_behind_it(worker: Worker)
     assert [worker.response(stream).body for stream in others] == [b"blocked"] * 2
 
 
+def test_what_is_finished_is_not_held_where_the_app_blocks_the_loop_again_and_again(worker: Worker) -> None:
+    for _ in range(3):
+        for stream in worker.burst(["/hello", "/block?0.05"]):
+            worker.response(stream)
+    hello, block = worker.burst(["/hello", "/block?0.5"])
+    assert worker.response(hello).body == b"hello"
+    assert worker.waiting(block) == []  # it was not waited for
+    assert worker.response(block).body == b"blocked"
+
+
 def test_send_waits_for_credit(worker: Worker) -> None:
     events(worker)
     stream = worker.request(f"/download?{WINDOW + 2 * MAX_DATA}")
