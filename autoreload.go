@@ -13,8 +13,9 @@ import (
 
 // The values of autoreload. It is for development: its error page tells what is of no concern to anybody else.
 const (
-	autoreloadOff = "off"
-	autoreloadOn  = "on"
+	autoreloadOff     = "off"
+	autoreloadOn      = "on"
+	autoreloadBrowser = "browser" // open pages are reloaded too, see refresh.go
 )
 
 // oldInstanceTime is how long requests may go on at the old code after a save.
@@ -25,14 +26,14 @@ const shownChanges = 5
 
 func (c *Config) validateAutoreload() error {
 	switch c.Autoreload {
-	case "", autoreloadOff, autoreloadOn:
+	case "", autoreloadOff, autoreloadOn, autoreloadBrowser:
 		return nil
 	}
-	return wrong("autoreload", "%q is unknown; use on or off", c.Autoreload)
+	return wrong("autoreload", "%q is unknown; use on, browser or off", c.Autoreload)
 }
 
 func (c *Config) autoreloads() bool {
-	return c.Autoreload == autoreloadOn
+	return c.Autoreload == autoreloadOn || c.Autoreload == autoreloadBrowser
 }
 
 func setAutoreload(c *Config, args []string) error {

@@ -88,7 +88,7 @@ var subdirectives = map[string]subdirective{
 	"max_requests":    {args: "N [JITTER]", set: setMaxRequests},
 	"max_memory":      {args: "SIZE", set: setMaxMemory},
 	"max_age":         {args: "DURATION", set: setMaxAge},
-	"autoreload":      {args: "[on|off]", set: setAutoreload},
+	"autoreload":      {args: "[on|browser|off]", set: setAutoreload},
 	"request_timeout": timeout("request_timeout", func(c *Config) *caddy.Duration { return &c.RequestTimeout }),
 	"queue":           {set: setQueue, block: queueSubdirectives},
 	"env_var":         {args: "NAME VALUE", repeatable: true, set: setEnvVar},
@@ -181,7 +181,7 @@ func setEnvFile(c *Config, args []string) error {
 //	    max_requests    <n> [<jitter>]
 //	    max_memory      <size>
 //	    max_age         <duration>
-//	    autoreload      [on|off]
+//	    autoreload      [on|browser|off]
 //	    request_timeout <duration>|-1|forever
 //	    queue {
 //	        size    <n>

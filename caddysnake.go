@@ -100,9 +100,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 
 // serve answers a request by the app that has this place.
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request, ref *poolRef) error {
+	if h.Autoreload == autoreloadBrowser && asksForRefresh(r) {
+		return h.serveRefresh(w, r, ref)
+	}
 	pool, err := ref.await(r.Context())
 	if err != nil {
-		return h.serveNone(w, r, err)
+		return h.serveNone(w, r, ref, err)
 	}
 	e := exchange{request: newRequest(r, h.mount), w: w, pool: pool, logger: h.logger}
 	if h.mount == rootPathAuto && e.request.rootPath != "" && h.stripping != nil && !h.stripping.explains(e.request.rootPath) {
@@ -115,13 +118,21 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, ref *poolRef) er
 		e.webSockets = h.webSockets
 		return e.run(h.encodeWebSocket)
 	}
+	if h.Autoreload == autoreloadBrowser {
+		injector, r := h.refreshing(w, r, ref, pool)
+		e.request.Request, e.w = r, injector
+		if err := e.run(h.encode); err != nil {
+			return err
+		}
+		return injector.finish()
+	}
 	return e.run(h.encode)
 }
 
 // serveNone answers a request for which there is no pool: its client has gone, or the app does not run.
-func (h *Handler) serveNone(w http.ResponseWriter, r *http.Request, err error) error {
+func (h *Handler) serveNone(w http.ResponseWriter, r *http.Request, ref *poolRef, err error) error {
 	if why, ok := errors.AsType[*failure](err); ok {
-		return h.serveFailure(w, r, why)
+		return h.serveFailure(w, r, ref, why)
 	}
 	if errors.Is(err, errPoolClosed) {
 		return caddyhttp.Error(http.StatusServiceUnavailable, err)
@@ -137,6 +148,9 @@ type App struct {
 	servers map[*caddyhttp.Server]*stripping // that have a handler of this app's
 	refs    []*poolRef                       // one for each different app; complete when Provision of all handlers is over
 	dynamic []*dynamicRef                    // likewise, one for each handler whose requests choose apps
+
+	leave   sync.Once
+	leaving chan struct{} // closed when a server shuts down, so that pages that wait for a refresh do not keep it waiting
 }
 
 // apps are those that have started and have not been stopped: one, and for a moment two while a config is loaded.
@@ -160,6 +174,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	a.logger = ctx.Logger()
 	a.over = ctx.Done()
 	a.servers = map[*caddyhttp.Server]*stripping{}
+	a.leaving = make(chan struct{})
 	return nil
 }
 
@@ -218,6 +233,7 @@ func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
 	a.servers[server] = s
 	server.RegisterConnContext(withClientConn)
 	server.RegisterOnShutdown(func() {
+		a.leave.Do(func() { close(a.leaving) })
 		if caddy.Exiting() {
 			drainAll()
 		}

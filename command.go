@@ -100,7 +100,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.IntVar(&s.python.MaxRequestsJitter, "max-requests-jitter", 0, "`number` of further requests, at most, chosen at random for each worker")
 	flags.StringVar(&s.maxMemory, "max-memory", "", "`size` of a worker's memory above which it is replaced, such as 512MiB (default no limit)")
 	flags.StringVar(&s.maxAge, "max-age", "", "`duration` after which a worker is replaced, such as 12h (default no limit)")
-	flags.StringVar(&s.python.Autoreload, "autoreload", "", "start the app anew when a Python file of it changes, for development; `on` if nothing is said")
+	flags.StringVar(&s.python.Autoreload, "autoreload", "", "start the app anew when a Python file of it changes, for development; =`browser` reloads open pages too")
 	flags.Lookup("autoreload").NoOptDefVal = autoreloadOn
 	flags.StringVar(&s.timeout, "request-timeout", "", "`duration` that the app may take to begin a response (default no limit)")
 	flags.StringVar(&s.staticPath, "static-path", "", "`folder` of static files to serve")

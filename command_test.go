@@ -127,6 +127,7 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--max-memory", "512MiB"}, handler + ".max_memory", `536870912`},
 		{[]string{"--max-age", "12h"}, handler + ".max_age", `43200000000000`},
 		{[]string{"--autoreload"}, handler + ".autoreload", `"on"`},
+		{[]string{"--autoreload=browser"}, handler + ".autoreload", `"browser"`},
 		{[]string{"--autoreload=off"}, handler + ".autoreload", `"off"`},
 		{[]string{"--request-timeout", "10s"}, handler + ".request_timeout", `10000000000`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
@@ -208,7 +209,7 @@ func TestServerFlagErrors(t *testing.T) {
 			"--max-requests: there is a jitter (max_requests_jitter) but no max_requests; give both, or none"},
 		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
 		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
-		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on or off`},
+		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on, browser or off`},
 		{append(app, "--request-timeout", "10"), `--request-timeout: "10" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}

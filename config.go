@@ -81,7 +81,7 @@ type Config struct {
 	LimitsConfig
 
 	// For development: "on" starts the app anew when a Python file below working_dir changes, and shows why it does not
-	// start, which then does not keep Caddy from starting. Default: "off".
+	// start, which then does not keep Caddy from starting; "browser" also has open pages reload themselves. Default: "off".
 	Autoreload string `json:"autoreload,omitempty"`
 
 	// SCRIPT_NAME and root_path. Default "auto": what other handlers stripped from the front of the original path; a

@@ -212,7 +212,7 @@ func TestWrongSettings(t *testing.T) {
 			"a thread's memory is that of Caddy's whole process; remove it, or use workers_runtime process")},
 		{"max_age", `{"module_wsgi": "a:b", "max_age": "-1h"}`,
 			"max_age: -1h0m0s is not possible; give a duration such as 12h, or leave it out for no limit"},
-		{"autoreload", `{"module_wsgi": "a:b", "autoreload": "yes"}`, `autoreload: "yes" is unknown; use on or off`},
+		{"autoreload", `{"module_wsgi": "a:b", "autoreload": "yes"}`, `autoreload: "yes" is unknown; use on, browser or off`},
 		{"request_timeout", `{"module_wsgi": "a:b", "request_timeout": "-2s"}`,
 			"request_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"queue size", `{"module_wsgi": "a:b", "queue": {"size": -1}}`, "queue size: -1 is not possible; give 1 or more, or leave it out for 10000"},

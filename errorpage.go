@@ -2,6 +2,7 @@ package caddysnake
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"html/template"
 	"net"
@@ -31,7 +32,7 @@ pre { overflow-x: auto; padding: 1rem; border: 1px solid; border-radius: 4px; fo
 
 // serveFailure answers a request to an app that does not run: with the reason if the client may know it, else with a bare
 // 500.
-func (h *Handler) serveFailure(w http.ResponseWriter, r *http.Request, f *failure) error {
+func (h *Handler) serveFailure(w http.ResponseWriter, r *http.Request, ref *poolRef, f *failure) error {
 	if !isLocal(r) && !h.logger.Core().Enabled(zap.DebugLevel) {
 		return caddyhttp.Error(http.StatusInternalServerError, f)
 	}
@@ -40,11 +41,17 @@ func (h *Handler) serveFailure(w http.ResponseWriter, r *http.Request, f *failur
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		header.Set("Content-Type", "text/html; charset=utf-8")
-		header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		policy, nonce := "default-src 'none'; style-src 'unsafe-inline'", rand.Text()
 		page := struct{ App, Message, Traceback string }{f.app, f.message, f.traceback}
-		if err := failurePage.Execute(&body, page); err != nil {
+		err := failurePage.Execute(&body, page)
+		if h.Autoreload == autoreloadBrowser && err == nil {
+			policy = allowScript(policy, nonce)
+			err = writeRefreshScript(&body, nonce, ref.editionOf(nil, f))
+		}
+		if err != nil {
 			return caddyhttp.Error(http.StatusInternalServerError, err)
 		}
+		header.Set("Content-Security-Policy", policy)
 	} else {
 		fmt.Fprintf(&body, "%s does not run\n\n%s\n\n", f.app, f.message)
 		if f.traceback != "" {

@@ -82,11 +82,14 @@ type poolRef struct {
 	failure  error         // why there is no pool, with autoreload: a *failure, or errPoolClosed
 	changed  chan struct{} // closed when requests need not wait any more: there is a pool or a failure
 	round    uint64        // how often the app's files have changed; what was started before is old
+	editions uint64        // how often pool or failure were set, see refresh.go
+	revised  chan struct{} // closed when they are set the next time
 }
 
 func newPoolRef(a *App, c *Config, s settings) *poolRef {
 	ref := &poolRef{
-		app: a, config: *c, settings: s, logger: a.logger.With(zap.String("app", s.App)), changed: make(chan struct{}),
+		app: a, config: *c, settings: s, logger: a.logger.With(zap.String("app", s.App)),
+		changed: make(chan struct{}), revised: make(chan struct{}),
 	}
 	ref.find = ref.config.settings
 	return ref
@@ -157,6 +160,7 @@ func (ref *poolRef) publish(round uint64, s settings, p *pool, why error) bool {
 	if waiting {
 		close(ref.changed)
 	}
+	ref.revise()
 	return true
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import version
-from flask import Flask, request
+from flask import Flask, Response, request
 
 Message = MutableMapping[str, Any]
 
@@ -58,6 +58,9 @@ def hold() -> str:
 
 
 @flask.get("/page")
-def page() -> str:
-    """A page with the version as its text."""
-    return f"<!doctype html><title>page</title><body><p id='version'>{version.VERSION}</p></body>"
+def page() -> Response:
+    """A page with the version as its text, and with the headers that the query names."""
+    text = f"<!doctype html><title>page</title><body><p id='version'>{version.VERSION}</p></body>\n"
+    response = Response(text, mimetype="text/html")
+    response.headers.update(request.args.to_dict())
+    return response

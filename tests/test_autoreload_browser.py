@@ -1,0 +1,129 @@
+"""What a browser shows of an app under autoreload: its error page, and pages that reload themselves."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.browser import Browser, find
+from support.check import Servers
+from support.polling import wait_until
+from support.project import Project
+from support.server import Server
+
+FLASK = "module_wsgi version_app:flask"
+SCRIPT = "new EventSource("
+PAGE = "<!doctype html><title>page</title><body><p id='version'>1</p></body>\n"
+BROKEN = "raise RuntimeError('<b id=\"evil\">&amp; <script>window.evil = 1</script>')\n"
+DOES_NOT_RUN = ("python app failed to start", "python app not reloaded", "python app does not run", "RuntimeError")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = find()
+    if program is None:
+        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
+    with Browser(program) as browser:
+        yield browser
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN)
+def test_the_error_page_in_chromium(browser: Browser, serve: Servers, project: Project) -> None:
+    project.module.write_text(BROKEN)
+    server = serve(project.site("autoreload", app=FLASK))
+    page = browser.open(server.url + "/page")
+    page.wait_for("!!document.querySelector('h1')")
+    text = page.evaluate("document.querySelector('#message').innerText")
+    assert text.endswith('RuntimeError: <b id="evil">&amp; <script>window.evil = 1</script>'), text
+    assert f'File "{project.module}"' in page.evaluate("document.querySelector('#traceback').innerText")
+    assert page.evaluate("[document.title, document.querySelectorAll('#evil, script').length, window.evil]") == [
+        "version_app:flask does not run", 0, None,
+    ]  # fmt: skip
+    assert not page.seen("Runtime.exceptionThrown")
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN)
+def test_pages_reload_themselves(browser: Browser, serve: Servers, project: Project) -> None:
+    site = project.site("autoreload browser", app=FLASK)
+    server = serve(f"encode gzip\n{site}")
+    policy = "default-src 'none'; script-src 'self'"
+    pages = [browser.open(f"{server.url}/page{query}") for query in ("", f"?Content-Security-Policy={policy}")]
+
+    def all_show(wanted: str) -> None:
+        for page in pages:
+            page.wait_for(f"document.querySelector('#version')?.innerText == {json.dumps(wanted)}")
+
+    all_show("1")
+    project.write("2")
+    all_show("2")
+    project.module.write_text(BROKEN)
+    for page in pages:
+        page.wait_for("document.querySelector('#traceback')?.innerText.includes('RuntimeError')")
+    project.write("3")
+    all_show("3")
+    project.write("4")
+    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    all_show("4")
+    assert server.reload(f"respond /health 200\nencode gzip\n{site}").returncode == 0, "nor does an open page delay it"
+    for page in pages:
+        assert not page.seen("Runtime.exceptionThrown")
+    assert len(pages[0].seen("Page.frameNavigated")) < 12, "they do not reload for ever"
+
+
+def get(server: Server, query: str = "", method: str = "GET", **headers: str) -> httpx.Response:
+    """A page with the response headers that the query names."""
+    return server.request(method, f"/page?{query}", headers=headers)
+
+
+def test_what_gets_the_script(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload browser", app=FLASK))
+    plain = get(server)
+    assert plain.text.startswith(PAGE + "<script>")
+    assert SCRIPT in plain.text
+    assert plain.headers["cache-control"] == "no-store"
+    assert "content-length" not in get(server, method="HEAD").headers
+    assert get(server, method="HEAD").content == b""
+    assert "etag" not in get(server, "ETag=x").headers
+    assert SCRIPT in get(server, **{"Range": "bytes=0-3", "If-None-Match": "x", "Accept-Encoding": "gzip"}).text
+    strict = get(server, "Content-Security-Policy=default-src 'none'")
+    nonce = strict.text.split('nonce="')[1].split('"')[0]
+    assert strict.headers["content-security-policy"] == (
+        f"default-src 'none'; script-src 'nonce-{nonce}'; connect-src 'self'"
+    )
+    assert nonce not in get(server, "Content-Security-Policy=default-src 'none'").text, "one for each response"
+    for query in ("Content-Type=text/plain", "Content-Type=application/xhtml%2Bxml", "Content-Encoding=br"):
+        assert raw(server, query) == PAGE.encode()
+
+
+def raw(server: Server, query: str) -> bytes:
+    """The body of a page as it was sent."""
+    with server.client.stream("GET", f"/page?{query}") as response:
+        return b"".join(response.iter_raw())
+
+
+def test_other_pages_are_left_alone(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload", app=FLASK))
+    assert get(server).text == PAGE
+    assert get(server).headers["content-length"] == str(len(PAGE))
+
+
+def test_the_events(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload browser", app=FLASK))
+    edition = get(server).text.split('refresh="+"')[1].split('"')[0]
+    headers = {"Accept": "text/event-stream"}
+    with server.client.stream("GET", f"/page?caddysnake-refresh={edition}", headers=headers) as response:
+        lines = response.iter_lines()
+        assert response.headers["content-type"] == "text/event-stream"
+        assert next(lines) == "retry: 1000"
+        project.write("2")
+        assert [line for line in lines if line] == ["event: refresh", "data: "]
+    old = server.get(f"/page?caddysnake-refresh={edition}", headers=headers)
+    assert "event: refresh" in old.text, "whoever asks late is told at once"
+    wait_until(lambda: "'version'>2<" in get(server, "caddysnake-refresh=x").text, "the app, which may have that query")
