@@ -1,12 +1,14 @@
 """Run the end-to-end tests with threads on binaries that watch themselves; what one of them reports fails its test.
 
-Without arguments: all tests, with `workers_runtime thread`. Arguments go to pytest.
+Without arguments: all tests, with `workers_runtime thread`, but those that measure times and memory. Arguments go to
+pytest.
 """
 
 import sys
 
 import pythons
 from golang import cgo, go, go_environment
+from test_e2e import PARALLEL
 from workspace import CACHE, ROOT, environment, fail, run
 
 # Compiler and linker flags, and environment while building and running.
@@ -27,11 +29,12 @@ def main() -> None:
     if not cgo():
         fail("the sanitizers need cgo, and there is no C compiler (or CGO_ENABLED=0)")
     python = pythons.test_venv(pythons.find()[-1]) / "bin/python"
-    tests = sys.argv[1:] or ["-k", "-thread"]
+    tests = sys.argv[1:] or [*PARALLEL, "-k=-thread"]
     for name, (flags, building, running) in BUILDS.items():
         binary = CACHE / f"caddy-{name}"
         run(go(), "build", *flags, "-o", binary, "./cmd/caddy", env=go_environment(**building))
-        env = environment(PYTHONDONTWRITEBYTECODE="1", CADDYSNAKE_TEST_CADDY=str(binary), **running)
+        running |= {"CADDYSNAKE_TEST_CADDY": str(binary), "CADDYSNAKE_SIEGE": ""}
+        env = environment(PYTHONDONTWRITEBYTECODE="1", **running)
         run(python, "-m", "pytest", f"--worker-python={python}", *tests, cwd=ROOT / "tests", env=env)
 
 
