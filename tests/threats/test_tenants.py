@@ -125,10 +125,11 @@ def swap(folder: Path, root: Path, stop: threading.Event, choose: random.Random)
 def test_threat_23_a_flood_of_hosts_starts_nothing(serve: Servers, tenants: Tenants) -> None:
     server = serve(tenants.site("max_dynamic_apps 1"))
     pid = answered(server, "alice")
-    before = server.caddy.memory_info().rss
     with server.new_client() as client:
         for number in range(share(10_000)):
             assert get(server, f"t{number}", client=client).status_code == 404
+            if number == share(10_000) // 2:  # Caddy collects no garbage before there is some
+                before = server.caddy.memory_info().rss
     assert started(server) == ["alice"], "and she was not driven out"
     assert answered(server, "alice") == pid
     assert server.caddy.memory_info().rss - before < 16 << 20
