@@ -155,3 +155,11 @@ def test_a_worker_that_does_not_stop_is_killed_and_the_log_says_so(serve: Server
     assert server.stop() == 0
     assert "worker did not stop in time" in messages(server)
     assert shut_down(server) == set()
+
+
+def test_a_lifespan_shutdown_that_does_not_end_is_cut_off_and_the_log_says_so(serve: Servers) -> None:
+    server = serve(site("starlette", "1s").replace("workers 2", "workers 1"), SHUTDOWN_HANGS="1")
+    wait_until(lambda: started(server), "the worker's word")
+    assert server.stop() == 0
+    assert "worker did not stop in time" in messages(server)
+    assert shut_down(server) == set()

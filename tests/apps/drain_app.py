@@ -22,6 +22,8 @@ print("imported in", NAME, flush=True)
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     yield
+    if "SHUTDOWN_HANGS" in os.environ:
+        await asyncio.Event().wait()
     print("shutdown in", NAME, flush=True)
 
 
