@@ -81,7 +81,8 @@ var subdirectives = map[string]subdirective{
 	"venv":            text("PATH", func(c *Config) *string { return &c.VenvPath }),
 	"python_path":     text("PATH", func(c *Config) *string { return &c.PythonPath }),
 	"root_path":       text("PATH|auto", func(c *Config) *string { return &c.RootPath }),
-	"workers":         {args: "N", set: setWorkers},
+	"workers":         {args: "N [MAX]", set: setWorkers},
+	"idle_timeout":    {args: "DURATION", set: setIdleTimeout},
 	"threads":         {args: "N", set: setThreads},
 	"start_timeout":   timeout("start_timeout", func(c *Config) *caddy.Duration { return &c.StartTimeout }),
 	"drain_timeout":   timeout("drain_timeout", func(c *Config) *caddy.Duration { return &c.DrainTimeout }),
@@ -113,11 +114,6 @@ func timeout(setting string, field func(*Config) *caddy.Duration) subdirective {
 		*field(c), err = parseTimeout(setting, args[0])
 		return err
 	}}
-}
-
-func setWorkers(c *Config, args []string) (err error) {
-	c.Workers, err = parseCount("workers", args[0])
-	return err
 }
 
 func setThreads(c *Config, args []string) (err error) {
@@ -166,7 +162,8 @@ func setEnvFile(c *Config, args []string) error {
 //	    module_wsgi     <module:variable>
 //	    module_asgi     <module:variable>
 //	    module_esgi     <module:variable>
-//	    workers         <n>
+//	    workers         <n> [<max>]
+//	    idle_timeout    <duration>
 //	    workers_runtime process|thread
 //	    runtime         sync|gevent|native|uvloop
 //	    threads         <n>

@@ -132,7 +132,7 @@ func matches(t *testing.T, adapted, path string) bool {
 
 // What is wrong in a Caddyfile is told with its line, before anything is started or looked up.
 func TestCaddyfileErrors(t *testing.T) {
-	const known = "autoreload, drain_timeout, dynamic_idle_timeout, env_file, env_var, lifespan, max_age, max_dynamic_apps, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, queue, request_timeout, root_path, runtime, start_timeout, " +
+	const known = "autoreload, drain_timeout, dynamic_idle_timeout, env_file, env_var, idle_timeout, lifespan, max_age, max_dynamic_apps, max_memory, max_requests, module_asgi, module_esgi, module_wsgi, python_path, queue, request_timeout, root_path, runtime, start_timeout, " +
 		"threads, venv, websocket, workers, workers_runtime, working_dir"
 	const appForms = " is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app(), at Caddyfile:"
 	tests := []struct{ name, directive, want string }{
@@ -159,6 +159,13 @@ func TestCaddyfileErrors(t *testing.T) {
 		{"empty argument", "python {\nmodule_wsgi main:app\nworking_dir \"\"\n}",
 			"working_dir is empty; write working_dir PATH, or remove it, at Caddyfile:4"},
 		{"no workers", "python {\nmodule_wsgi a:b\nworkers 0\n}", `workers: "0" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"no workers at all", "python {\nmodule_wsgi a:b\nworkers 0 0\n}", `workers: "0" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
+		{"more at least than at most", "python {\nmodule_wsgi a:b\nworkers 3 2\n}",
+			"workers: at least 3 and at most 2 is not possible; give the smaller number first, at Caddyfile:4"},
+		{"idle_timeout of a fixed number", "python {\nmodule_wsgi a:b\nidle_timeout 1m\n}",
+			"idle_timeout: the number of workers does not change; give it as workers MIN MAX, or remove this, at Caddyfile:4"},
+		{"no idle_timeout", "python {\nmodule_wsgi a:b\nworkers 1 2\nidle_timeout 0\n}",
+			`idle_timeout: "0" is not possible; give a duration such as 5m, at Caddyfile:5`},
 		{"half a worker", "python {\nmodule_wsgi a:b\nworkers 0.5\n}", `workers: "0.5" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
 		{"negative threads", "python {\nmodule_wsgi a:b\nthreads -1\n}", `threads: "-1" is not possible; give a whole number of 1 or more, at Caddyfile:4`},
 		{"threads under ASGI", "python {\nthreads 4\nmodule_asgi a:b\n}",

@@ -68,6 +68,7 @@ type server struct {
 	maxMemory    string // "" for no limit
 	maxAge       string // likewise
 	timeout      string // of a request; "" for none
+	idleTimeout  string // "" for the default
 	domain       string
 	listen       string
 	staticPath   string // "" for no static files
@@ -87,6 +88,8 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVarP(&s.domain, "domain", "d", "", "`domain` to serve over HTTPS")
 	flags.StringVarP(&s.listen, "listen", "l", defaultListen, "`address` to listen on; with --domain the default is :443")
 	flags.IntVarP(&s.python.Workers, "workers", "w", 0, "`number` of workers (default one per CPU)")
+	flags.IntVar(&s.python.MaxWorkers, "max-workers", 0, "most `number` of workers; --workers is then the least, by default 0")
+	flags.StringVar(&s.idleTimeout, "idle-timeout", "", "`duration` that a worker beyond the least goes on while it is not needed (default 5m)")
 	flags.StringVar(&s.python.WorkersRuntime, "workers-runtime", "", "`where` workers run: process, or thread inside Caddy (default "+defaultWorkersRuntime+")")
 	flags.IntVar(&s.python.Threads, "threads", 0, fmt.Sprintf("`number` of threads in each worker, WSGI only (default %d)", defaultThreads))
 	flags.StringVar(&s.python.WorkingDir, "working-dir", "", "`folder` that the app is in (default the current one)")
@@ -220,6 +223,11 @@ func (s *server) check() (err error) {
 	}
 	if s.maxAge != "" {
 		if s.python.MaxAge, err = parseAge(s.maxAge); err != nil {
+			return err
+		}
+	}
+	if s.idleTimeout != "" {
+		if s.python.IdleTimeout, err = parseIdleTimeout(s.idleTimeout); err != nil {
 			return err
 		}
 	}

@@ -129,6 +129,8 @@ func TestServerFlags(t *testing.T) {
 		{[]string{"--autoreload"}, handler + ".autoreload", `"on"`},
 		{[]string{"--autoreload=browser"}, handler + ".autoreload", `"browser"`},
 		{[]string{"--autoreload=off"}, handler + ".autoreload", `"off"`},
+		{[]string{"--workers", "1", "--max-workers", "4"}, handler + ".max_workers", `4`},
+		{[]string{"--max-workers", "4", "--idle-timeout", "1m"}, handler + ".idle_timeout", `60000000000`},
 		{[]string{"--request-timeout", "10s"}, handler + ".request_timeout", `10000000000`},
 		{[]string{"--start-timeout", "-1"}, handler + ".start_timeout", `-1`},
 		{[]string{"--admin", "localhost:2020"}, "admin", `{"listen": "localhost:2020", "config": {"persist": false}}`},
@@ -210,6 +212,8 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
 		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
 		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on, browser or off`},
+		{append(app, "--workers", "4", "--max-workers", "2"), "--workers: at least 4 and at most 2 is not possible; give the smaller number first"},
+		{append(app, "--idle-timeout", "1"), `--idle-timeout: "1" is not possible; give a duration such as 5m`},
 		{append(app, "--request-timeout", "10"), `--request-timeout: "10" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--colour"), "unknown flag: --colour"},
 	}

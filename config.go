@@ -35,8 +35,11 @@ type Config struct {
 	// The ESGI app, in the same forms; experimental.
 	ModuleESGI string `json:"module_esgi,omitempty"`
 
-	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU.
+	// How many workers serve the app, at least 1. Default: GOMAXPROCS, which is one per CPU, but fewer where a cgroup allows
+	// less than 128 MiB of memory for each. With MaxWorkers: the least; default 0.
 	Workers int `json:"workers,omitempty"`
+
+	ScalingConfig
 
 	// Where workers run: "process" (the default but on Windows), or "thread", in one interpreter inside Caddy that all such apps share.
 	WorkersRuntime string `json:"workers_runtime,omitempty"`
@@ -151,6 +154,7 @@ type settings struct {
 	DrainTimeout   time.Duration // 0: for ever
 	recycling
 	limits
+	scaling
 }
 
 // threaded says that each open request holds one of its worker's threads.
@@ -226,9 +230,10 @@ func (c *Config) settings() (settings, error) {
 		WorkersRuntime: cmp.Or(c.WorkersRuntime, defaultWorkersRuntime),
 		recycling:      c.recycling(),
 		limits:         c.limits(),
+		scaling:        c.scaling(),
 	}
-	if s.Workers == 0 {
-		s.Workers = runtime.GOMAXPROCS(0)
+	if s.Workers == 0 && s.MaxWorkers == 0 {
+		s.Workers = defaultWorkers()
 	}
 	s.Interface, s.App = c.app()
 	if s.Runtime == "" {
@@ -346,8 +351,8 @@ func (c *Config) validate() error {
 	if err := c.validateDynamic(); err != nil {
 		return err
 	}
-	if c.Workers < 0 {
-		return wrong("workers", "%d is not possible; give 1 or more, or leave it out for one per CPU", c.Workers)
+	if err := c.validateScaling(); err != nil {
+		return err
 	}
 	if err := validateTimeout("start_timeout", c.StartTimeout); err != nil {
 		return err

@@ -76,7 +76,8 @@ func TestEverySettingIsResolved(t *testing.T) {
 		ModuleASGI: "pkg.main:Factory.make()", Workers: 3, WorkersRuntime: "process", Runtime: "native", Lifespan: "on",
 		WorkingDir: dir, PythonPath: python, EnvFiles: []string{file}, EnvVars: map[string]string{"B": "var"},
 		StartTimeout: -1, DrainTimeout: caddy.Duration(time.Minute), RootPath: "/api/",
-		LimitsConfig: LimitsConfig{RequestTimeout: caddy.Duration(time.Hour), Queue: &QueueConfig{Size: 5, Timeout: -1}},
+		LimitsConfig:  LimitsConfig{RequestTimeout: caddy.Duration(time.Hour), Queue: &QueueConfig{Size: 5, Timeout: -1}},
+		ScalingConfig: ScalingConfig{MaxWorkers: 9, IdleTimeout: caddy.Duration(time.Second)},
 	}
 	got, err := c.resolve()
 	if err != nil {
@@ -86,6 +87,7 @@ func TestEverySettingIsResolved(t *testing.T) {
 		Interface: "asgi", App: "pkg.main:Factory.make()", Workers: 3, Runtime: "native", Threads: 1, Lifespan: "on",
 		WorkersRuntime: "process", WorkingDir: dir, Python: python, Env: []string{"A=file", "B=var"}, StartTimeout: 0,
 		DrainTimeout: time.Minute, limits: limits{RequestTimeout: time.Hour, QueueSize: 5, QueueTimeout: 0},
+		scaling: scaling{MaxWorkers: 9, IdleTimeout: time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -213,6 +215,10 @@ func TestWrongSettings(t *testing.T) {
 		{"max_age", `{"module_wsgi": "a:b", "max_age": "-1h"}`,
 			"max_age: -1h0m0s is not possible; give a duration such as 12h, or leave it out for no limit"},
 		{"autoreload", `{"module_wsgi": "a:b", "autoreload": "yes"}`, `autoreload: "yes" is unknown; use on, browser or off`},
+		{"max_workers", `{"module_wsgi": "a:b", "max_workers": -1}`, "workers: at most -1 is not possible; give 1 or more, or leave it out"},
+		{"idle_timeout", `{"module_wsgi": "a:b", "max_workers": 2, "idle_timeout": "-2s"}`, "idle_timeout: -2s is not possible; give a duration such as 5m"},
+		{"scaling of threads", `{"module_wsgi": "a:b", "workers_runtime": "thread", "max_workers": 2}`,
+			"workers: a thread costs next to nothing while it is idle, so their number does not change; give one number, or use workers_runtime process"},
 		{"request_timeout", `{"module_wsgi": "a:b", "request_timeout": "-2s"}`,
 			"request_timeout: -2s is not possible; give a duration such as 120s or 5m, or -1 for no limit"},
 		{"queue size", `{"module_wsgi": "a:b", "queue": {"size": -1}}`, "queue size: -1 is not possible; give 1 or more, or leave it out for 10000"},

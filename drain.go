@@ -155,10 +155,7 @@ func (p *pool) cutOff() {
 	p.closed = true
 	p.logger.Warn("requests cut off at the end of the drain timeout",
 		zap.Int("requests", p.open+p.sockets+p.waiting.Len()), zap.Duration("drain_timeout", p.drainTimeout()))
-	for e := p.waiting.Front(); e != nil; e = e.Next() {
-		close(e.Value.(*waiter).place)
-	}
-	p.waiting.Init()
+	p.refuse(errPoolClosed)
 	for w := range p.alive {
 		w.conn.ResetAll()
 	}

@@ -183,7 +183,7 @@ func newTemplate(c Config) (*appTemplate, error) {
 	if c.MaxDynamicApps != nil {
 		t.maxApps = *c.MaxDynamicApps
 	}
-	if c.Workers == 0 {
+	if c.Workers == 0 && c.MaxWorkers == 0 {
 		c.Workers = 1
 	}
 	c.RootPath, c.WebSocket = "", nil // they make no other app

@@ -27,6 +27,7 @@ const (
 var (
 	errQueueFull   = errors.New("too many requests wait for a worker")
 	errQueueTime   = errors.New("no worker had room in time")
+	errNotStarting = errors.New("the app does not start; what is wrong is in the log")
 	errPoolClosed  = errors.New("the app is shutting down")
 	errInterrupted = errors.New("caddy is shutting down")
 )
@@ -51,6 +52,7 @@ type pool struct {
 	turn      int                    // where the search for the least loaded one begins, so that equals take turns
 	waiting   list.List              // of *waiter, in order of arrival
 	open      int                    // requests that hold a place on a worker
+	peak      int                    // the most that were open or waiting since the scaler has looked
 	sockets   int                    // streams on a worker that have become WebSockets
 	traceback string                 // of the last worker that failed to start; "" once one has started
 	ending    bool                   // nobody will bring further requests, but those that are here may go on
@@ -66,11 +68,14 @@ type pool struct {
 	overdue    chan struct{} // closed when the drain timeout is over
 	drained    chan struct{} // closed when the last request is through and none is expected; then closed is true
 	stopping   sync.Once
+
+	wanted chan struct{} // holds a token when the scaler is to look; nil: there is none
 }
 
 // waiter is a request in the queue.
 type waiter struct {
-	place chan *worker // gets one worker, or is closed with the pool
+	place chan *worker // gets one worker, or is closed
+	err   error        // why it is closed; set before it is
 }
 
 // newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
@@ -81,6 +86,9 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 		settings: s, launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
 		overdue: make(chan struct{}), drained: make(chan struct{}),
+	}
+	if s.MaxWorkers > 0 {
+		p.wanted = make(chan struct{}, 1)
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	began := time.Now()
@@ -98,6 +106,9 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 	}
 	if s.MaxMemory > 0 {
 		go p.watchMemory()
+	}
+	if p.wanted != nil {
+		go p.scale()
 	}
 	livePools.Store(p, nil)
 	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))
@@ -162,9 +173,18 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 		p.mu.Unlock()
 		return nil, errQueueFull
 	}
+	if p.isHopeless() {
+		p.mu.Unlock()
+		return nil, errNotStarting
+	}
 	wt := &waiter{place: make(chan *worker, 1)}
 	element := p.waiting.PushBack(wt)
+	p.peak = max(p.peak, p.open+p.waiting.Len())
+	nobody := len(p.workers) == 0
 	p.mu.Unlock()
+	if nobody && p.wanted != nil {
+		p.want()
+	}
 
 	var timeout <-chan time.Time
 	if p.settings.QueueTimeout > 0 {
@@ -176,7 +196,7 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 	select {
 	case w, ok := <-wt.place:
 		if !ok {
-			return nil, errPoolClosed
+			return nil, wt.err
 		}
 		return w, nil
 	case <-ctx.Done():
@@ -221,6 +241,7 @@ func (p *pool) add(w *worker) {
 	w.state = stateReady
 	p.workers = append(p.workers, w)
 	p.traceback = ""
+	w.slot.failing = false
 	p.serveQueue()
 }
 
@@ -287,9 +308,41 @@ func (p *pool) take(w *worker) {
 	}
 	w.open++
 	p.open++
+	if p.open > p.peak {
+		p.peak = p.open
+	}
 	if w.requests++; w.requests == w.limit {
 		w.slot.renew(byRequests)
 	}
+}
+
+// isHopeless tells whether nobody serves and the last attempt to start a worker has failed, everywhere: who waited for the
+// next one might wait for long. It is called with mu held.
+func (p *pool) isHopeless() bool {
+	slots := p.inUseSlots()
+	working := func(s *slot) bool { return !s.failing }
+	return len(p.workers) == 0 && len(slots) > 0 && !slices.ContainsFunc(slots, working)
+}
+
+// fail notes that a worker could not be started. Who waits is refused if nobody serves.
+func (p *pool) fail(s *slot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.failing = true
+	if p.isHopeless() {
+		p.refuse(errNotStarting)
+	}
+}
+
+// refuse ends the waiting of all who wait. It is called with mu held.
+func (p *pool) refuse(err error) {
+	for e := p.waiting.Front(); e != nil; e = e.Next() {
+		wt := e.Value.(*waiter)
+		wt.err = err
+		close(wt.place)
+	}
+	p.waiting.Init()
+	p.checkDrained()
 }
 
 // serveQueue gives places to those who wait. It is called with mu held.

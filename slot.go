@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// A worker that keeps dying is replaced after a growing delay; one that lived for stableTime is replaced at once.
+	// A worker that keeps dying is replaced after a growing delay; one that served for stableTime, and for as long as its
+	// start had taken, is replaced at once.
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 30 * time.Second
-	stableTime = 10 * time.Second
+	stableTime = time.Second
 	// renewalPause is how long a worker goes on when the one that was to follow it could not start.
 	renewalPause = 30 * time.Second
 )
@@ -32,6 +33,7 @@ type slot struct {
 
 	ctx     context.Context // ends when the slot is retired, and with the pool
 	retire  context.CancelFunc
+	failing bool        // the last attempt to start a worker has failed; guarded by pool.mu
 	renewal chan string // holds why the worker is to be replaced, if it is; see renew
 
 	// Only the supervisor uses these.
@@ -148,6 +150,7 @@ func (s *slot) start(launch launcher, timeout time.Duration) (*worker, error) {
 		w.kill()
 		return nil, err
 	}
+	w.served = time.Now()
 	s.pool.add(w)
 	s.aged = s.pool.settings.age()
 	return w, nil
@@ -156,7 +159,7 @@ func (s *slot) start(launch launcher, timeout time.Duration) (*worker, error) {
 // replaceDead starts a worker in place of one that has died. It returns nil if the slot is retired first.
 func (s *slot) replaceDead(w *worker) *worker {
 	s.again = nil
-	if time.Since(w.began) >= stableTime {
+	if time.Since(w.served) >= max(stableTime, w.served.Sub(w.began)) {
 		s.backoff = 0
 	}
 	s.logger.Error("worker exited", zap.Error(w.cause), zap.Duration("replaced_after", s.backoff))
@@ -176,6 +179,7 @@ func (s *slot) startAgain() *worker {
 		if s.ctx.Err() != nil {
 			return nil
 		}
+		s.pool.fail(s)
 		s.logger.Error("worker exited", zap.Error(err), zap.Duration("replaced_after", s.backoff))
 		if !s.pause() {
 			return nil

@@ -61,6 +61,7 @@ type worker struct {
 	interp interpreter
 	logger *zap.Logger
 	began  time.Time
+	served time.Time  // when it was ready; only its slot uses it
 	ready  chan error // gets one value: nil when the app is ready, or why it could not start
 
 	told  atomic.Bool   // stop has told it to exit
@@ -231,7 +232,7 @@ func startHead(s settings, id, descriptors, monitor int) []byte {
 	b = marshal.AppendString(marshal.AppendKey(b, "interface"), s.Interface)
 	b = marshal.AppendString(marshal.AppendKey(b, "app"), s.App)
 	b = marshal.AppendInt(marshal.AppendKey(b, "worker"), int64(id))
-	b = marshal.AppendInt(marshal.AppendKey(b, "workers"), int64(s.Workers))
+	b = marshal.AppendInt(marshal.AppendKey(b, "workers"), int64(s.mostWorkers()))
 	b = marshal.AppendString(marshal.AppendKey(b, "runtime"), s.Runtime)
 	b = marshal.AppendInt(marshal.AppendKey(b, "threads"), int64(s.Threads))
 	b = marshal.AppendString(marshal.AppendKey(b, "lifespan"), s.Lifespan)

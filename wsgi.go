@@ -42,7 +42,7 @@ func appendEnviron(b []byte, req *request, s *settings) []byte {
 	// Greenlets count as threads: others are in the app while one waits.
 	multithread := s.Threads > 1 || s.Runtime == runtimeGevent
 	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multithread"), multithread)
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multiprocess"), s.Workers > 1 && s.WorkersRuntime != runtimeThread)
+	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multiprocess"), s.mostWorkers() > 1 && s.WorkersRuntime != runtimeThread)
 	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.run_once"), false)
 	// The body ends where the input does, also without a Content-Length.
 	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.input_terminated"), true)

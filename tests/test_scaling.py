@@ -1,0 +1,119 @@
+"""How many workers there are, and what happens to requests for which there is none."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.check import Servers
+from support.load import Holder
+from support.pace import Pace
+from support.polling import wait_until
+from support.server import Server
+
+IDLE = 2  # seconds
+
+SCALING = """
+    python {
+        module_wsgi pressure_app:wsgi
+        threads 1
+        workers %s
+        idle_timeout %ds
+        env_var BROKEN {$BROKEN}
+        import worker
+    }
+"""
+
+QUEUE = """
+    python {
+        module_wsgi worker_app:app
+        threads 1
+        workers 1
+        queue {
+            size 2
+            timeout 1s
+        }
+        import worker
+    }
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """The file that keeps pressure_app.py from starting."""
+    return tmp_path / "broken"
+
+
+def test_workers_come_with_a_queue_and_go_when_they_are_idle(serve: Servers, broken: Path) -> None:
+    server = serve(SCALING % ("1 4", IDLE), BROKEN=str(broken))
+    assert len(server.workers()) == 1
+    with Pace(server, "/work", 150) as pace:  # one worker can do 50
+        began = time.monotonic()
+        wait_until(lambda: len(server.workers()) == 4, "four workers")
+        took = time.monotonic() - began
+        wait_until(lambda: len({answer.body for answer in pace.answers}) == 4, "answers of all four")
+    ended = time.monotonic()
+    wait_until(lambda: len(server.workers()) == 1, "a single worker", 5 * IDLE + 5)
+    assert time.monotonic() - ended > IDLE / 2
+    assert pace.statuses().keys() == {200}
+    assert server.get("/pid").status_code == 200
+    assert took < 10, "it is 2 s on a machine that has nothing else to do"
+
+
+def test_the_first_request_waits_for_the_first_worker(serve: Servers, broken: Path) -> None:
+    server = serve(SCALING % ("0 2", 1), BROKEN=str(broken))
+    assert server.workers() == []
+    for _ in range(2):
+        assert server.get("/pid").status_code == 200
+        assert len(server.workers()) == 1
+        wait_until(lambda: not server.workers(), "no worker")
+
+
+@pytest.mark.expect_errors("python app failed to start", "worker exited", "the app does not start")
+def test_a_first_worker_that_does_not_start_is_tried_again(serve: Servers, broken: Path) -> None:
+    server = serve(SCALING % ("0 2", 60), BROKEN=str(broken))
+    broken.touch()
+    response = server.get("/pid")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    entry = server.log.wait_for(lambda entry: entry["msg"] == "python app failed to start")
+    assert "this app is broken" in entry["error"]
+    broken.unlink()
+    wait_until(lambda: server.get("/pid").status_code == 200, "answer")
+
+
+@pytest.fixture
+def gate(serve: Servers, tmp_path: Path) -> Iterator[Path]:
+    """The file that ends held requests, at the latest before the servers are to stop."""
+    yield tmp_path / "gate"
+    Path(tmp_path, "gate").touch()
+
+
+def get_in_background(server: Server) -> Future[httpx.Response]:
+    """Begin a GET of /process."""
+
+    def get() -> httpx.Response:
+        with server.new_client() as client:
+            return client.get("/process")
+
+    return ThreadPoolExecutor().submit(get)
+
+
+@pytest.mark.expect_errors("too many requests wait for a worker", "no worker had room in time")
+def test_the_queue_is_bounded_in_number_and_time(serve: Servers, gate: Path) -> None:
+    server = serve(QUEUE)
+    holder = Holder(server, gate)
+    held, _ = holder.send()
+    began = time.monotonic()
+    waiting = [get_in_background(server) for _ in range(5)]
+    answers = [response.result() for response in waiting]
+    assert time.monotonic() - began >= 1
+    assert {answer.status_code for answer in answers} == {503}
+    assert all(answer.headers["Retry-After"] for answer in answers)
+    assert sum(answer.elapsed.total_seconds() >= 1 for answer in answers) == 2, "two of them waited"
+    holder.release()
+    assert held.result().status_code == 200
+    assert server.get("/process").status_code == 200
