@@ -99,6 +99,20 @@ func TestDynamicSettings(t *testing.T) {
 	}
 }
 
+func TestWorkersOfDynamicApps(t *testing.T) {
+	root := tenants(t, "alice")
+	for settings, want := range map[string][2]int{"": {1, 0}, `"workers": 3,`: {3, 0}, `"max_workers": 2,`: {0, 2}} {
+		template, err := dynamicTemplate(`{` + settings + `"module_wsgi": "main:app", "working_dir": "` + root + `/{http.request.host.labels.2}"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := template.resolve([]string{"alice"})
+		if got := [2]int{s.Workers, s.MaxWorkers}; err != nil || got != want {
+			t.Errorf("%q: got %v, %v, want %v", settings, got, err, want)
+		}
+	}
+}
+
 func TestWrongDynamicSettings(t *testing.T) {
 	root := tenants(t, "sites")
 	const host = "{http.request.host.labels.2}"
