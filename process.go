@@ -176,8 +176,9 @@ func newMonitorSocket(s settings) (wire.Socket, *os.File, error) {
 
 // wait reaps the process, then waits for the rest of its output.
 func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
-	err := p.cmd.Wait()
+	awaitExit(p.cmd.Process.Pid)
 	p.killGroup() // what it forked goes with it, and would hold the pipes open
+	err := p.cmd.Wait()
 	readers.Wait()
 	for _, pipe := range pipes {
 		_ = pipe.Close()
@@ -222,6 +223,6 @@ func (p *process) Reason() string {
 // Kill implements interpreter.
 func (p *process) Kill() { _ = p.cmd.Process.Kill() }
 
-// killGroup ends the processes that the worker left behind. The group's number is still the worker's: it is not reused
-// while a process of that group lives, and if none does the signal finds nobody.
+// killGroup ends the processes that the worker left behind. The worker has exited but is not reaped, so its number, which is
+// its group's, cannot be another's yet.
 func (p *process) killGroup() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) }

@@ -1,8 +1,11 @@
 package caddysnake
 
 import (
+	"errors"
 	"io/fs"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // childAttributes puts a worker into a process group of its own, so that Ctrl-C in a terminal reaches Caddy alone, and
@@ -17,4 +20,10 @@ const descriptorSocket = syscall.SOCK_SEQPACKET
 // changed tells whether a file's status has changed between two looks at it: its contents, its owner, its place.
 func changed(before, after fs.FileInfo) bool {
 	return before.Sys().(*syscall.Stat_t).Ctim != after.Sys().(*syscall.Stat_t).Ctim
+}
+
+// awaitExit waits until a child has exited, and leaves it to be reaped: nobody else gets its number until then.
+func awaitExit(pid int) {
+	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {
+	}
 }

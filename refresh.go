@@ -15,7 +15,7 @@ import (
 )
 
 // With `autoreload browser`, each HTML page gets a script that listens to events at the page's own path, with a query that
-// is ours: whatever routes the page to the app routes this to the handler too. docs/adr/0014-refresh.md has the reasons.
+// is ours: whatever routes the page to the app routes this to the handler too. docs/adr/0015-refresh.md has the reasons.
 
 // refreshQuery is the parameter of that query. Its value is the edition that the page was made in.
 const refreshQuery = "caddysnake-refresh"
