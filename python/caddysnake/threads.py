@@ -25,8 +25,8 @@ A leader whose app waits for its body or for credit takes the role back too and 
 its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
 
 A leader that computes is left alone for 20 ms: with one interpreter lock, nobody is served sooner if another thread
-reads. It gives itself away by the lock: the watchdog, which wants to look, has to wait for it. What the leader has
-finished before leaves at that look.
+reads. It gives itself away by the lock: the watchdog, which wants to look, has to wait for it. Nor is anything gained
+while the system lets others run in the leader's place. What the leader has finished before leaves at that look.
 
 Each look costs the leader the interpreter for a moment, so the watchdog looks every millisecond at first and, the
 longer the fast state has lasted, the less often, down to every 5 ms: a stuck leader costs at most a twentieth of what
@@ -71,9 +71,10 @@ _MAX_HELD = 64 << 10  # bytes
 class Thread:
     """One app thread: what it is to do next, and the lock it sleeps on until it is told."""
 
-    __slots__ = ("bell", "leads", "stream")
+    __slots__ = ("bell", "leads", "number", "stream")
 
     def __init__(self) -> None:
+        self.number = 0  # of the system's
         self.bell = threading.Lock()
         self.bell.acquire()
         self.stream: Stream | None = None
@@ -221,6 +222,7 @@ class Scheduler:
             running.join(max(0, deadline - monotonic()))
 
     def _work(self, thread: Thread) -> None:
+        thread.number = threading.get_native_id()
         if not thread.leads:
             self._sleep(thread)
         else:
@@ -342,10 +344,10 @@ class Scheduler:
                         self._asleep = True
                     self._bell.acquire()
             elif (stuck := now - self._began) >= LIMIT:
-                # Woken late, this thread had to wait for the interpreter: the leader computes, or the system has given
-                # its processor to somebody else. Nobody would get on sooner if another thread read.
-                computes = now - slept - tick >= LIMIT and stuck < COMPUTING
-                if not computes and self._role.acquire(False):
+                # Woken late, this thread had to wait for the interpreter: the leader computes. Or the system has given
+                # the leader's processor to somebody else. Nobody would get on sooner if another thread read.
+                computes = now - slept - tick >= LIMIT or _wants_processor(self._leader)
+                if (stuck >= COMPUTING or not computes) and self._role.acquire(False):
                     self._leader = None
                     self._read_slowly()
                 else:
@@ -467,3 +469,14 @@ class Scheduler:
         # With `lock` held, whenever a thread becomes idle or the leader rests.
         if self._stopping and not self.streams and len(self._idle) + self._resting == self._threads:
             self._done.set()
+
+
+def _wants_processor(thread: Thread | None) -> bool:
+    """Whether the system says that a thread runs, or would if a processor were free. Only Linux says (proc(5))."""
+    if thread is None:
+        return False
+    try:
+        with open(f"/proc/self/task/{thread.number}/stat", "rb", buffering=0) as stat:
+            return stat.read(512).rpartition(b") ")[2].startswith(b"R")
+    except OSError:
+        return False

@@ -61,8 +61,8 @@ def test_nobody_takes_over_from_a_thread_that_computes_for_some_milliseconds(lau
         assert worker.response(busy).body == b"124999750000"
         return worker.response(hello).closed == DECLINE
 
-    # On a machine under load the thread may be stopped for longer than that.
-    assert not all(taken_over() for _ in range(5))
+    # On a machine under load the thread may now and then be stopped for longer than that.
+    until(lambda: not taken_over(), "a thread that computes is left alone")
 
 
 def test_a_long_computation_is_taken_over(launch: Launch) -> None:
