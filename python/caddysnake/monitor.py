@@ -2,7 +2,7 @@
 
 Caddy asks on a socketpair of its own with a stream's number, a u32, and gets the answer `(ended, stack)` in `marshal`
 format with its size as a u32 before it. A thread that does nothing else answers, so that Caddy hears of an event loop
-that is blocked. docs/adr/0015-request-timeout.md says how a request is ended, and what happens when that has no effect.
+that is blocked. docs/adr/0013-request-timeout.md says how a request is ended, and what happens when that has no effect.
 
 This module is imported before gevent patches the process: its thread, lock and socket stay the system's.
 """
