@@ -58,7 +58,7 @@ func (p *pool) giveUpSlow(now time.Time) {
 	defer p.mu.Unlock()
 	for e := range p.lasting {
 		if e.upload != nil && e.upload.isLate(now) {
-			_ = http.NewResponseController(e.w).SetReadDeadline(past)
+			e.upload.giveUp()
 		}
 		if by := e.writeBy.Load(); by != 0 && now.UnixNano() > by {
 			_ = http.NewResponseController(e.w).SetWriteDeadline(past)

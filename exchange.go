@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -306,12 +307,16 @@ func (e *exchange) broken(ctx context.Context, w *worker, err error) error {
 		timeout.log(w, requestURI(e.request.Request), e.origin())
 		return caddyhttp.Error(http.StatusGatewayTimeout, err)
 	}
+	// When a body breaks off, net/http ends ctx before the upload learns why, and gives the stream up.
+	reset, left := errors.Is(err, wire.ErrReset), ctx.Err() != nil
 	switch {
-	case errors.Is(err, wire.ErrReset) && e.pool.hasCutOff(w):
+	case (reset || left) && e.pool.hasCutOff(w):
 		return e.refusal(errPoolClosed)
-	case errors.Is(err, wire.ErrReset) && e.upload != nil: // net/http ends ctx too when a body breaks off
+	case left && e.upload != nil && e.upload.isGivenUp():
+		return caddyhttp.Error(http.StatusRequestTimeout, os.ErrDeadlineExceeded)
+	case reset && e.upload != nil:
 		return e.upload.failure()
-	case ctx.Err() != nil:
+	case left:
 		return caddyhttp.Error(statusClientClosed, ctx.Err())
 	default:
 		return err

@@ -43,6 +43,7 @@ type upload struct {
 	reading  bool       // that goroutine is inside Read
 	finished bool       // the body has been read to its end
 	stopped  bool       // nobody wants more of it
+	givenUp  bool       // the client was too slow
 	readAt   time.Time  // when the last part came
 	part     int        // bytes that have come of a part of 64 KiB
 	partBy   time.Time  // when the rest of that part must be there
@@ -226,6 +227,20 @@ func (u *upload) isLate(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.reading && now.After(u.partBy)
+}
+
+// giveUp ends the Read that is under way, because the client is too slow.
+func (u *upload) giveUp() {
+	u.mu.Lock()
+	u.givenUp = true
+	u.mu.Unlock()
+	_ = u.control.SetReadDeadline(past)
+}
+
+func (u *upload) isGivenUp() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.givenUp
 }
 
 // isReading tells whether more is expected from the client, or has come since then.
