@@ -33,7 +33,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pythons = metafunc.config.getoption("--worker-python") or [sys.executable]
         only = metafunc.definition.get_closest_marker("only_thread")
         found = [worker for worker in workers(pythons) if worker.runtime == "thread" or not only]
-        metafunc.parametrize("worker", found, ids=str, scope="session")
+        # The tests of a file share servers if they run on the same kind of worker, and no others.
+        file = metafunc.module.__name__
+        groups = [pytest.param(worker, marks=pytest.mark.xdist_group(f"{file}-{worker}")) for worker in found]
+        metafunc.parametrize("worker", groups, ids=str, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

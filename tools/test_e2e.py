@@ -9,9 +9,9 @@ import sys
 import pythons
 from workspace import BINARY, ROOT, environment, fail, run
 
-# Tests wait much for processes to start and end: one process more than there are processors. The tests of a file share
-# servers and stay together.
-PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadfile")
+# Tests wait much for processes to start and end: one process more than there are processors. What shares servers stays
+# together (tests/conftest.py).
+PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadgroup")
 ALONE = ("-q", "-m", "alone")
 
 

@@ -63,7 +63,10 @@ def _plain_id(item: pytest.Item) -> str:
     """The id without what `worker` stands for in it."""
     callspec = getattr(item, "callspec", None)
     worker = str(callspec.params["worker"]) if callspec and "worker" in callspec.params else ""
-    name, _, parameters = item.nodeid.partition("[")
+    node_id, group = item.nodeid, item.get_closest_marker("xdist_group")
+    if group is not None:  # pytest-xdist has put it behind the id
+        node_id = node_id.removesuffix(f"@{group.args[0]}")
+    name, _, parameters = node_id.partition("[")
     rest = parameters.removesuffix("]").replace(worker, "").strip("-").replace("--", "-")
     return f"{name}[{rest}]" if rest else name
 
