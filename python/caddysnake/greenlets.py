@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import socket
 from collections.abc import Callable
 from time import monotonic
@@ -69,6 +70,7 @@ class Scheduler:
         Raises what broke the connection: ProtocolError, or a defect of this package.
         """
         self._sock.setblocking(False)
+        os.register_at_fork(after_in_child=self._leave)
         self._reader.start(self._on_readable)
         self._loop.run_callback(self._take_frames)  # what came together with START
         if self._asked:
@@ -260,6 +262,15 @@ class Scheduler:
             self._break(exc)
         if self._unsent:
             self._writer.start(self._on_writable)
+
+    def _leave(self) -> None:
+        """Serves no more: this is a process that the app has forked, where the hub and its greenlets go on.
+
+        The socket is closed here, and libev aborts a process that watches a closed descriptor.
+        """
+        for watcher in (self._reader, self._writer, self._grace, self._told):
+            watcher.stop()
+        self._unsent = memoryview(bytes(1))  # it never leaves, and nothing behind it
 
     def _check_done(self) -> None:
         if self._stopping and not self._running:

@@ -15,10 +15,13 @@ def app(environ: Any, start_response: Any) -> list[bytes]:
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
+            time.sleep(0.01)  # gevent's loop goes on in the child
             os.write(write_end, b"x")
             time.sleep(60)
             os._exit(0)
+        os.close(write_end)
         os.read(read_end, 1)
+        os.close(read_end)
         if environ["PATH_INFO"] == "/left":
             os.kill(os.getpid(), signal.SIGKILL)
         os.kill(pid, signal.SIGTERM)
