@@ -24,6 +24,7 @@ func drainAll() {
 		go func() {
 			p := key.(*pool)
 			p.drain()
+			p.shutWebSockets()
 			<-p.overdue
 			p.close()
 		}()
@@ -74,13 +75,15 @@ func (p *pool) stop(late time.Duration) {
 	})
 }
 
-// drain starts the drain timeout, unless it runs already, and ends the WebSockets. It ends with p.overdue.
+// drain starts the drain timeout, unless it runs already. It ends with p.overdue.
 func (p *pool) drain() {
 	p.draining.Do(func() {
 		if timeout := p.drainTimeout(); timeout > 0 {
 			time.AfterFunc(timeout, func() { close(p.overdue) })
 		}
-		p.shutWebSockets()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.drains = true
 	})
 }
 
@@ -103,11 +106,11 @@ func (p *pool) isClosed() bool {
 	return p.closed
 }
 
-// isRestarting tells whether the pool has begun to drain.
-func (p *pool) isRestarting() bool {
+// isDraining tells whether the pool has begun to drain.
+func (p *pool) isDraining() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.restarting
+	return p.drains
 }
 
 // hasCutOff tells whether requests that are left on w have been cut off: with the pool, or with their worker.
@@ -147,14 +150,14 @@ func (p *pool) isBusy() bool {
 
 // cutOff ends all requests that are left, if any are, and refuses further ones.
 func (p *pool) cutOff() {
+	p.shutWebSockets()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return
 	}
 	p.closed = true
-	p.logger.Warn("requests cut off at the end of the drain timeout",
-		zap.Int("requests", p.open+p.sockets+p.waiting.Len()), zap.Duration("drain_timeout", p.drainTimeout()))
+	logCutOff(p.logger, p.open+p.waiting.Len(), p.sockets, p.drainTimeout())
 	p.refuse(errPoolClosed)
 	for w := range p.alive {
 		w.conn.ResetAll()
@@ -162,6 +165,16 @@ func (p *pool) cutOff() {
 	for e := range p.lasting {
 		e.cutOff()
 	}
+}
+
+// logCutOff says what the drain timeout has ended. WebSockets are expected to last until then.
+func logCutOff(logger *zap.Logger, requests, sockets int, drainTimeout time.Duration) {
+	level := zap.InfoLevel
+	if requests > 0 || sockets == 0 {
+		level = zap.WarnLevel
+	}
+	logger.Log(level, "requests cut off at the end of the drain timeout",
+		zap.Int("requests", requests), zap.Int("websockets", sockets), zap.Duration("drain_timeout", drainTimeout))
 }
 
 // checkIdle notes that a worker that drains has nothing left. It is called with pool.mu held.
@@ -179,8 +192,7 @@ func (p *pool) cutOffWorker(w *worker) {
 		return
 	}
 	w.cut = true
-	w.logger.Warn("requests cut off at the end of the drain timeout",
-		zap.Int("requests", w.open+w.sockets), zap.Duration("drain_timeout", p.settings.DrainTimeout))
+	logCutOff(w.logger, w.open, w.sockets, p.settings.DrainTimeout)
 	var sockets []*webSocket
 	for s := range p.webSockets {
 		if s.worker == w {

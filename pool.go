@@ -60,7 +60,8 @@ type pool struct {
 	lasting   map[*exchange]struct{} // requests that wait for their clients, see clients.go
 
 	webSockets map[*webSocket]struct{} // those whose clients are still there
-	restarting bool                    // the pool drains: WebSockets are closed as soon as they are accepted
+	shut       bool                    // WebSockets are closed as soon as they are accepted
+	drains     bool                    // the drain timeout runs
 
 	inUse      atomic.Bool // a config that holds the pool has started
 	draining   sync.Once

@@ -292,6 +292,7 @@ func (ref *poolRef) letGo() {
 	}
 	if ref.autoreload != nil {
 		ref.held.limitDrain(oldInstanceTime)
+		ref.held.shutWebSockets() // whoever develops wants to see the new code
 	}
 	ref.held = nil
 	go ref.drop(ref.key)

@@ -234,7 +234,7 @@ func (s *slot) replaceLive(w *worker, reason string) *worker {
 // then until no other worker of the pool is being replaced. It returns false if w need not be replaced any more; otherwise
 // a token is in pool.renewing.
 func (s *slot) awaitTurn(w *worker) bool {
-	if s.pool.isRestarting() {
+	if s.pool.isDraining() {
 		return false // the whole pool drains
 	}
 	if s.old != nil {

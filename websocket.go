@@ -245,7 +245,7 @@ func (p *pool) addWebSocket(s *webSocket) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.webSockets[s] = struct{}{}
-	return !p.restarting && !s.worker.cut
+	return !p.shut && !s.worker.cut
 }
 
 func (p *pool) removeWebSocket(s *webSocket) {
@@ -255,11 +255,10 @@ func (p *pool) removeWebSocket(s *webSocket) {
 	p.checkDrained()
 }
 
-// shutWebSockets ends all WebSockets, and those still to come, with 1012, service restart: unlike a request, a WebSocket
-// does not end by itself.
+// shutWebSockets ends all WebSockets, and those still to come, with 1012, service restart.
 func (p *pool) shutWebSockets() {
 	p.mu.Lock()
-	p.restarting = true
+	p.shut = true
 	open := slices.Collect(maps.Keys(p.webSockets))
 	p.mu.Unlock()
 	for _, s := range open {

@@ -41,11 +41,13 @@ def test_another_version_takes_over_and_no_request_notices(serve: Servers, worke
     assert len(instances(server)) == worker.count(2)
 
 
-def test_websockets_are_closed_with_1012(serve: Servers, project: Project) -> None:
-    server = serve(project.site(workers=1))
+def test_websockets_are_closed_with_1012_at_the_end(serve: Servers, project: Project) -> None:
+    server = serve(project.site("drain_timeout 2s", workers=1))
     with WebSocket(server) as socket:
         project.write("2")
         assert reload(server).returncode == 0
+        socket.text("hello")
+        assert socket.message() == "1 hello"
         assert socket.end() == (1012, "")
     with WebSocket(server) as socket:
         socket.text("hello")

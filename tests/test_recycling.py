@@ -63,7 +63,7 @@ def test_a_websocket_goes_on_until_the_drain_timeout(serve: Servers, project: Pr
         assert socket.message() == "1 hello"
         assert socket.end() == (1012, "")
     [entry] = [entry for entry in server.log.entries() if entry["msg"].startswith("requests cut off")]
-    assert (entry["requests"], entry["worker"]) == (1, 1)
+    assert (entry["level"], entry["requests"], entry["websockets"], entry["worker"]) == ("info", 0, 1, 1)
 
 
 @pytest.mark.expect_errors("new worker did not start", "python app failed to start")

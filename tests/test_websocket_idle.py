@@ -16,7 +16,7 @@ from support.websocket import FIN, PING, PONG, Ended, WebSocket
 ALLOWED = 40_000  # bytes for each, in Caddy and Python together
 
 
-def site(websocket: str = "", name: str = "one") -> str:
+def site(websocket: str = "", name: str = "one", drain_timeout: str = "60s") -> str:
     """A site whose workers a change of `name` replaces."""
     return f"""
         python {{
@@ -24,6 +24,7 @@ def site(websocket: str = "", name: str = "one") -> str:
             workers 1
             import worker
             env_var NAME {name}
+            drain_timeout {drain_timeout}
             websocket {{
                 {websocket}
             }}
@@ -83,11 +84,13 @@ def test_a_reload_that_leaves_the_app_alone_keeps_its_sockets(serve: Servers) ->
         assert socket.message() == "still there"
 
 
-def test_a_reload_of_the_app_ends_its_sockets_with_1012(serve: Servers, sockets: ExitStack) -> None:
-    server = serve(site())
+def test_a_reload_of_the_app_ends_its_sockets_with_the_drain_timeout(serve: Servers, sockets: ExitStack) -> None:
+    server = serve(site(drain_timeout="2s"))
     old = server.worker_pids() - {server.caddy.pid}  # a thread ends in Caddy's process
     open_ones = [sockets.enter_context(WebSocket(server, "/echo")) for _ in range(100)]
     assert server.reload(site(name="two")).returncode == 0
+    open_ones[0].text("still there")
+    assert open_ones[0].message() == "still there"
     assert {socket.end() for socket in open_ones} == {(1012, "")}
     with WebSocket(server, "/echo") as socket:
         socket.text("anew")
@@ -98,6 +101,7 @@ def test_a_reload_of_the_app_ends_its_sockets_with_1012(serve: Servers, sockets:
 def test_an_exit_ends_all_sockets_with_1012(serve: Servers, sockets: ExitStack) -> None:
     server = serve(site())
     open_ones = [sockets.enter_context(WebSocket(server, "/echo")) for _ in range(100)]
+    assert server.reload(site(name="two")).returncode == 0  # what drains for a minute has no part in that
     server.caddy.send_signal(signal.SIGTERM)
     assert {socket.end() for socket in open_ones} == {(1012, "")}
     assert server.wait_exit() == 0

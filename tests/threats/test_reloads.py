@@ -21,6 +21,7 @@ from support.traffic import Traffic
 RELOADS = 100 if SIEGE else 3
 RATE = 500  # requests per second
 SOCKETS = 200
+DRAIN = "drain_timeout 1s"  # WebSockets stay for so long
 
 
 class Reloader:
@@ -34,14 +35,14 @@ class Reloader:
     def unrelated(self) -> None:
         """A change of the configuration that is of no concern to the app."""
         self.number += 1
-        site = f"respond /number number-{self.number}\n{self.project.site()}"
+        site = f"respond /number number-{self.number}\n{self.project.site(DRAIN)}"
         assert self.server.reload(site).returncode == 0
         wait_until(lambda: self._get("/number") == f"number-{self.number}", "the new configuration")
 
     def changed_app(self) -> None:
         """A change of the app's settings."""
         self._next()
-        assert self.server.reload(self.project.site(f"env_var NUMBER {self.number}")).returncode == 0
+        assert self.server.reload(self.project.site(DRAIN, f"env_var NUMBER {self.number}")).returncode == 0
         self._wait()
 
     def python_reload(self) -> None:
@@ -82,7 +83,7 @@ KINDS: dict[str, Callable[[Reloader], None]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_threat_21_no_reload_drops_or_blocks_a_request(serve: Servers, tmp_path: Path, kind: str) -> None:
     project = Project(tmp_path / "site")
-    server = serve(project.site("autoreload" if kind == "autoreload" else ""))
+    server = serve(project.site(DRAIN, *(["autoreload"] if kind == "autoreload" else [])))
     reloader = Reloader(server, project)
     KINDS[kind](reloader)  # so that what is opened once is open
     descriptors, workers = _settled(server), len(server.workers())
