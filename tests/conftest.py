@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from support import not_in_threads
+from support.browser import Browser, find
 from support.check import Servers
+from support.project import Project
 from support.server import Server
 from support.worker import Worker, workers
 
@@ -102,6 +105,22 @@ def plain(request: pytest.FixtureRequest, serve_shared: Servers, site: str) -> S
 def secure(request: pytest.FixtureRequest, serve_shared: Servers, site: str) -> Server:
     """A server of the module's SITE, over TLS and HTTP/2."""
     return serve_shared(site, tls=True, warm_up=getattr(request.module, "WARM_UP", "/"))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """An app's folder, which the test may change."""
+    return Project(tmp_path / "site")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium."""
+    program = find()
+    if program is None:
+        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
+    with Browser(program) as browser:
+        yield browser
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,37 +1,20 @@
 """What a browser shows of an app under autoreload: its error page, and pages that reload themselves."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from support.browser import Browser, find
+from support.browser import Browser
 from support.check import Servers
 from support.polling import wait_until
-from support.project import Project
+from support.project import DOES_NOT_RUN, Project
 from support.server import Server
 
 FLASK = "module_wsgi version_app:flask"
 SCRIPT = "new EventSource("
 PAGE = "<!doctype html><title>page</title><body><p id='version'>1</p></body>\n"
 BROKEN = "raise RuntimeError('<b id=\"evil\">&amp; <script>window.evil = 1</script>')\n"
-DOES_NOT_RUN = ("python app failed to start", "python app not reloaded", "python app does not run", "RuntimeError")
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "site")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find()
-    if program is None:
-        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
-    with Browser(program) as browser:
-        yield browser
 
 
 @pytest.mark.expect_errors(*DOES_NOT_RUN)

@@ -14,11 +14,6 @@ from support.websocket import WebSocket
 from support.worker import Worker
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "site")
-
-
 def reload(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`caddy python-reload`."""
     return server.command("python-reload", *arguments, "--config", str(server.caddyfile))

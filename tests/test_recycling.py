@@ -1,7 +1,6 @@
 """Workers that are well and yet replaced: after so many requests, so long a time, or with so much memory."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -12,11 +11,6 @@ from support.project import Project, instances
 from support.server import Server
 from support.websocket import WebSocket
 from support.worker import Worker
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path / "site")
 
 
 def replaced(server: Server) -> list[str]:

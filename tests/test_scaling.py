@@ -13,8 +13,10 @@ from support.load import Holder
 from support.pace import Pace
 from support.polling import wait_until
 from support.server import Server
+from support.siege import SIEGE
 
 IDLE = 2  # seconds
+GROWN = 2 if SIEGE else 5  # seconds from the first request in the queue to four workers; siege has the machine
 
 SCALING = """
     python {
@@ -47,6 +49,7 @@ def broken(tmp_path: Path) -> Path:
     return tmp_path / "broken"
 
 
+@pytest.mark.alone
 def test_workers_come_with_a_queue_and_go_when_they_are_idle(serve: Servers, broken: Path) -> None:
     server = serve(SCALING % ("1 4", IDLE), BROKEN=str(broken))
     assert len(server.workers()) == 1
@@ -60,7 +63,7 @@ def test_workers_come_with_a_queue_and_go_when_they_are_idle(serve: Servers, bro
     assert time.monotonic() - ended > IDLE / 2
     assert pace.statuses().keys() == {200}
     assert server.get("/pid").status_code == 200
-    assert took < 10, "it is 2 s on a machine that has nothing else to do"
+    assert took < GROWN
 
 
 def test_the_first_request_waits_for_the_first_worker(serve: Servers, broken: Path) -> None:

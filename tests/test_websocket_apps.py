@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as websocket
 from websockets.typing import Subprotocol
 
-from support.browser import Browser, find
+from support.browser import Browser
 from support.check import Servers
 from support.server import Server
 
@@ -246,15 +246,6 @@ def test_socketio_refuses_a_client(talk: Talk) -> None:
 
 
 # NiceGUI in a real browser.
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    program = find()
-    if program is None:
-        pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")
-    with Browser(program) as browser:
-        yield browser
 
 
 def test_nicegui_in_chromium(browser: Browser, serve: Servers, tmp_path: Path) -> None:

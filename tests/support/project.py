@@ -6,6 +6,9 @@ from pathlib import Path
 from support.server import Server
 from support.worker import APPS
 
+# What the log may say of an app that does not run, whose module raises a RuntimeError, with autoreload.
+DOES_NOT_RUN = ("python app failed to start", "python app not reloaded", "python app does not run", "RuntimeError")
+
 
 class Project:
     """The folder of an app that says which version of it runs.

@@ -28,7 +28,8 @@ class Traffic:
         server: where to; `/` is asked for.
         rate: requests per second, over 400 connections that are kept: enough to keep the rate while some wait.
         sockets: WebSockets that are open all the time; one that the server closes with 1012 connects again.
-        retry: send a request again whose connection is closed without an answer, as browsers do; see load.Load.
+        retry: send a request again whose connection is closed without an answer, as browsers do, and shake hands again
+            likewise; see load.Load.
 
     Attributes:
         answered: how many requests were answered with 200.
@@ -109,18 +110,23 @@ class Traffic:
 
     async def _listen(self) -> None:
         url = f"ws://127.0.0.1:{self._server.port.number}/"
+        unanswered = 0  # so often, one after the other
         while True:
             try:
                 async with connect(url, proxy=None, open_timeout=60) as socket:
                     self.opened += 1
+                    unanswered = 0
                     try:
                         await socket.recv()
                     except ConnectionClosed as end:
                         code = end.rcvd.code if end.rcvd else 1006
                         self.closed[code] += 1
             except (OSError, WebSocketException, asyncio.IncompleteReadError) as error:
-                self.failures.append(f"websocket: {error!r}")
-                await asyncio.sleep(0.1)
+                cut = isinstance(error, ConnectionError) or isinstance(error.__cause__, EOFError)
+                unanswered = unanswered + 1 if cut else self._attempts
+                if unanswered >= self._attempts:
+                    self.failures.append(f"websocket: {error!r}, after {error.__cause__!r}")
+                    await asyncio.sleep(0.1)
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:

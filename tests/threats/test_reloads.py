@@ -6,7 +6,6 @@ and no lock. Autoreload has requests wait for the new workers (autoreload.go).
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import httpx
 import pytest
@@ -81,8 +80,7 @@ KINDS: dict[str, Callable[[Reloader], None]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_threat_21_no_reload_drops_or_blocks_a_request(serve: Servers, tmp_path: Path, kind: str) -> None:
-    project = Project(tmp_path / "site")
+def test_threat_21_no_reload_drops_or_blocks_a_request(serve: Servers, project: Project, kind: str) -> None:
     server = serve(project.site(DRAIN, *(["autoreload"] if kind == "autoreload" else [])))
     reloader = Reloader(server, project)
     KINDS[kind](reloader)  # so that what is opened once is open
