@@ -5,8 +5,10 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +175,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that workers run in: Caddy's children, or Caddy itself."""
-        children = self.caddy.children()
+        children = _children(self.caddy)
         return [self.caddy] if self.worker.runtime == "thread" and not children else children
 
     def worker_pids(self) -> set[int]:
@@ -224,7 +226,8 @@ class Server:
 
     def new_client(self, **options: Any) -> httpx.Client:
         """A further client, which the test closes itself; `options` are those of httpx.Client."""
-        verify = self.trust() if self.tls else True
+        # Without TLS it is to trust nobody: to read all authorities' certificates takes longer than most tests.
+        verify = self.trust() if self.tls else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         defaults: dict[str, Any] = {"base_url": self.url, "trust_env": False, "timeout": 30, "verify": verify}
         return httpx.Client(**(defaults | options))
 
@@ -292,3 +295,16 @@ def isolated_environment(folder: Path) -> dict[str, str]:
         "XDG_DATA_HOME": str(home / "data"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+def _children(parent: psutil.Process) -> list[psutil.Process]:
+    """The processes that this one has started. Linux says them at once; else psutil asks all that there are."""
+    if not sys.platform.startswith("linux"):
+        return parent.children()
+    children = []
+    for thread in Path(f"/proc/{parent.pid}/task").iterdir():
+        with suppress(OSError):  # the thread has ended; Caddy starts processes from one that never does
+            for pid in (thread / "children").read_text().split():
+                with suppress(psutil.NoSuchProcess):
+                    children.append(psutil.Process(int(pid)))
+    return children
