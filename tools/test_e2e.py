@@ -9,9 +9,8 @@ import sys
 import pythons
 from workspace import BINARY, ROOT, environment, fail, run
 
-# Tests wait much for processes to start and end: one process more than there are processors. What shares servers stays
-# together (tests/conftest.py).
-PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={(os.cpu_count() or 1) + 1}", "--dist=loadgroup")
+# Tests wait much for processes to start and end. What shares servers stays together (tests/conftest.py).
+PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=loadgroup")
 ALONE = ("-q", "-m", "alone")
 
 
