@@ -98,11 +98,14 @@ func (a *autoreload) follow(folder string) error {
 
 // fired is told what has changed.
 func (a *autoreload) fired(changed []string) {
-	a.ref.hold()
 	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopped {
+		return
+	}
+	a.ref.hold()
 	a.changed = append(a.changed, changed...)
 	a.interrupt()
-	a.mu.Unlock()
 	select {
 	case a.wake <- struct{}{}:
 	default:
@@ -115,6 +118,7 @@ func (a *autoreload) run() {
 		case <-a.wake:
 			a.reload()
 		case <-a.ctx.Done():
+			a.ref.abandon()
 			return
 		}
 	}
@@ -132,7 +136,7 @@ func (a *autoreload) reload() {
 	s, err := a.ref.restart(ctx)
 	if errors.Is(err, errInterrupted) || errors.Is(err, errPoolClosed) {
 		if caddy.Exiting() {
-			a.ref.publish(a.ref.currentRound(), s, nil, errPoolClosed) // nobody is to wait any more
+			a.ref.abandon()
 		}
 		a.mu.Lock()
 		a.changed = append(changed, a.changed...)

@@ -51,11 +51,11 @@ func (k poolKey) setLatest() {
 	}
 }
 
-// forget lets go of what is known of k, whose pool has ended.
+// forget lets go of what is known of k, whose pool has ended, unless another one has been started under it meanwhile.
 func (k poolKey) forget() {
 	revisions.mu.Lock()
 	defer revisions.mu.Unlock()
-	if revisions.of[k.settings] == k.revision {
+	if _, again := pools.References(k); !again && revisions.of[k.settings] == k.revision {
 		delete(revisions.of, k.settings)
 	}
 }
@@ -162,6 +162,17 @@ func (ref *poolRef) publish(round uint64, s settings, p *pool, why error) bool {
 	}
 	ref.revise()
 	return true
+}
+
+// abandon tells requests that wait for a pool that none will come: the config has gone, or Caddy exits.
+func (ref *poolRef) abandon() {
+	ref.mu.Lock()
+	defer ref.mu.Unlock()
+	if ref.pool.Load() == nil && ref.failure == nil {
+		ref.failure = errPoolClosed
+		close(ref.changed)
+		ref.revise()
+	}
 }
 
 // start takes the running pool with the settings, or starts one, in a config that starts. With autoreload, an app that does

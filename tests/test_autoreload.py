@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as futures_wait
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,21 @@ def test_after_a_save_nobody_gets_old_code(serve: Servers, project: Project) -> 
         project.module.write_text("import time\ntime.sleep(1)\nVERSION = '2'\n")
         assert socket.end() == (1012, ""), "which is how pages learn of it; nobody waits for their WebSockets"
     assert version(server) == "2", "the request waits for the new app"
+
+
+@pytest.mark.expect_errors("the app is shutting down")
+def test_a_request_that_waits_is_answered_when_the_app_goes(serve: Servers, project: Project, tmp_path: Path) -> None:
+    server = serve(project.site("autoreload", workers=1))
+    gate = tmp_path / "gate"
+    wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\nVERSION = '2'\n"
+    project.module.write_text(wait)
+    with ThreadPoolExecutor() as pool, server.new_client() as client:
+        waiting = pool.submit(client.get, "/")
+        while not futures_wait([waiting], timeout=1).not_done:
+            waiting = pool.submit(client.get, "/")  # that one came before the change was seen
+        assert server.reload("respond other").returncode == 0
+        assert waiting.result(timeout=20).status_code == 503
+        gate.touch()
 
 
 @pytest.mark.alone

@@ -49,6 +49,22 @@ def test_websockets_are_closed_with_1012_at_the_end(serve: Servers, project: Pro
         assert socket.message() == "2 hello"
 
 
+def test_an_app_that_went_and_came_back_while_it_drained(serve: Servers, project: Project) -> None:
+    site = project.site("drain_timeout 2s", workers=1)
+    server = serve(site)
+    assert reload(server).returncode == 0
+    with WebSocket(server) as socket:  # keeps the workers from ending
+        assert server.reload("respond gone").returncode == 0
+        assert server.reload(site).returncode == 0
+        assert version(server) == "1"
+        assert socket.end() == (1012, "")
+    ended = "python app stopped"
+    wait_until(lambda: [entry["msg"] for entry in server.log.entries()].count(ended) == 2, "end of the old workers")
+    project.write("2")
+    assert reload(server).returncode == 0
+    assert version(server) == "2"
+
+
 @pytest.mark.expect_errors("failed to start", "reloading a python app", "request error")
 def test_a_version_that_does_not_start_leaves_the_old_one(serve: Servers, project: Project) -> None:
     server = serve(project.site())
