@@ -3,7 +3,6 @@ package caddysnake
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"go.uber.org/zap"
 )
@@ -16,15 +15,15 @@ type generation struct {
 	roots   []string // the working_dirs of all apps that there are to be; none: those that there are stay
 }
 
-// generations counts them. Its lock is held from the beginning of a generation until it is settled.
-var generations struct {
-	sync.Mutex
-	last uint64
-}
+// generations counts them. Its token is held from the beginning of a generation until it is settled.
+var generations = struct {
+	token chan struct{}
+	last  uint64 // guarded by token
+}{token: make(chan struct{}, 1)}
 
 // renewer makes a launcher for a worker that imports the app anew, to take another one's place. settle must be told whether
-// it has started.
-type renewer func() (launch launcher, settle func(started bool))
+// it has started. It fails when ctx is done.
+type renewer func(ctx context.Context) (launch launcher, settle func(started bool), err error)
 
 // newGeneration begins one: all apps with these settings.
 func newGeneration(apps []settings) *generation {
@@ -35,15 +34,21 @@ func newGeneration(apps []settings) *generation {
 		}
 	}
 	if len(g.roots) > 0 {
-		g.begin()
+		_ = g.begin(context.Background())
 	}
 	return g
 }
 
-func (g *generation) begin() {
-	generations.Lock()
+// begin waits for its turn. It fails when ctx is done.
+func (g *generation) begin(ctx context.Context) error {
+	select {
+	case generations.token <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	generations.last++
 	g.number, g.threads = generations.last, true
+	return nil
 }
 
 // settle ends it: all apps have started, or what has started has ended.
@@ -56,7 +61,7 @@ func (g *generation) settle(started bool) {
 	} else {
 		g.rollBack()
 	}
-	generations.Unlock()
+	<-generations.token
 }
 
 // newPool starts the workers of one app, as processes or as threads.
@@ -73,10 +78,12 @@ func (g *generation) newPool(ctx context.Context, s settings, logger *zap.Logger
 			zap.String("python", python.Version), zap.Int("workers_set", s.Workers))
 		s.Workers = 1
 	}
-	anew := func() (launcher, func(bool)) {
+	anew := func(ctx context.Context) (launcher, func(bool), error) {
 		next := new(generation)
-		next.begin()
-		return next.launch(python), next.settle
+		if err := next.begin(ctx); err != nil {
+			return nil, nil, err
+		}
+		return next.launch(python), next.settle, nil
 	}
 	return newPool(ctx, s, g.launch(python), anew, logger)
 }

@@ -258,6 +258,18 @@ func (p *pool) withdraw(w *worker) {
 	w.checkIdle()
 }
 
+// restore gives requests again to a worker that was withdrawn and whose successor could not start.
+func (p *pool) restore(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.state != stateDraining {
+		return
+	}
+	w.state, w.condemned, w.idle = stateReady, false, make(chan struct{})
+	p.workers = append(p.workers, w)
+	p.serveQueue()
+}
+
 // remove takes a worker out and frees its places. It may be called more than once.
 func (p *pool) remove(w *worker) {
 	p.mu.Lock()
@@ -313,7 +325,7 @@ func (p *pool) take(w *worker) {
 		p.peak = p.open
 	}
 	if w.requests++; w.requests == w.limit {
-		w.slot.renew(byRequests)
+		w.renew(byRequests)
 	}
 }
 

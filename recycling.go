@@ -136,7 +136,7 @@ func (p *pool) watchMemory() {
 		}
 		for _, w := range p.readyWorkers() {
 			if residentMemory(w.interp.Pid()) > p.settings.MaxMemory {
-				w.slot.renew(byMemory)
+				w.renew(byMemory)
 			}
 		}
 	}

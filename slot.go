@@ -33,8 +33,7 @@ type slot struct {
 
 	ctx     context.Context // ends when the slot is retired, and with the pool
 	retire  context.CancelFunc
-	failing bool        // the last attempt to start a worker has failed; guarded by pool.mu
-	renewal chan string // holds why the worker is to be replaced, if it is; see renew
+	failing bool // the last attempt to start a worker has failed; guarded by pool.mu
 
 	// Only the supervisor uses these.
 	launch  launcher
@@ -53,7 +52,7 @@ func (p *pool) addSlot(first chan<- error) *slot {
 	for p.slots[id] != nil {
 		id++
 	}
-	s := &slot{pool: p, id: id, launch: p.launch, logger: p.logger.With(zap.Int("worker", id)), renewal: make(chan string, 1)}
+	s := &slot{pool: p, id: id, launch: p.launch, logger: p.logger.With(zap.Int("worker", id))}
 	s.ctx, s.retire = context.WithCancel(p.ctx)
 	p.slots[id] = s
 	p.supervisors.Go(func() {
@@ -85,8 +84,8 @@ func (s *slot) supervise(first chan<- error) {
 			if w = s.replaceDead(w); w == nil {
 				return
 			}
-		case reason := <-s.renewal:
-			if s.again == nil {
+		case reason := <-w.renewal:
+			if s.again == nil || !w.isServing() {
 				w = s.replaceLive(w, reason)
 			}
 		case <-s.aged:
@@ -104,9 +103,9 @@ func (s *slot) supervise(first chan<- error) {
 }
 
 // renew has the worker replaced by a new one, which takes its place when it is ready; nobody notices. It does not wait.
-func (s *slot) renew(reason string) {
+func (w *worker) renew(reason string) {
 	select {
-	case s.renewal <- reason:
+	case w.renewal <- reason:
 	default: // it is about to be
 	}
 }
@@ -205,14 +204,15 @@ func (s *slot) pause() bool {
 // replaceLive starts another worker, swaps it for w, and has w end in the background when its requests are through. If the
 // other one does not start, w goes on, and it is tried again later. It returns the worker that serves.
 func (s *slot) replaceLive(w *worker, reason string) *worker {
-	if !s.awaitTurn(w) {
+	done, ok := s.awaitTurn(w)
+	if !ok {
 		return w
 	}
-	defer func() { <-s.pool.renewing }()
+	defer done()
 	began := time.Now()
-	launch, settle := s.launch, func(bool) {}
-	if s.pool.anew != nil {
-		launch, settle = s.pool.anew()
+	launch, settle, err := s.launcherAnew()
+	if err != nil {
+		return w // the slot is retired
 	}
 	next, err := s.start(launch, s.pool.settings.StartTimeout)
 	settle(err == nil)
@@ -221,6 +221,7 @@ func (s *slot) replaceLive(w *worker, reason string) *worker {
 			s.again = time.After(renewalPause)
 			s.logger.Error("new worker did not start, the old one goes on",
 				zap.String("reason", reason), zap.Error(err), zap.Duration("again_after", renewalPause))
+			s.pool.restore(w)
 		}
 		return w
 	}
@@ -230,28 +231,39 @@ func (s *slot) replaceLive(w *worker, reason string) *worker {
 	return next
 }
 
+// launcherAnew makes a launcher for a worker that is to follow another one. It fails when the slot is retired.
+func (s *slot) launcherAnew() (launcher, func(started bool), error) {
+	if s.pool.anew == nil {
+		return s.launch, func(bool) {}, nil
+	}
+	return s.pool.anew(s.ctx)
+}
+
 // awaitTurn waits until the last worker that was replaced in this slot is over, so that those that drain do not pile up, and
-// then until no other worker of the pool is being replaced. It returns false if w need not be replaced any more; otherwise
-// a token is in pool.renewing.
-func (s *slot) awaitTurn(w *worker) bool {
+// then until no other worker of the pool is being replaced; done must be called when w has been. A worker that gets no
+// requests any more waits for nobody. It returns false if w need not be replaced any more.
+func (s *slot) awaitTurn(w *worker) (done func(), ok bool) {
 	if s.pool.isDraining() {
-		return false // the whole pool drains
+		return nil, false // the whole pool drains
+	}
+	if !w.isServing() {
+		return func() {}, true
 	}
 	if s.old != nil {
 		select {
 		case <-s.old.over:
 		case <-w.over:
-			return false
+			return nil, false
 		case <-s.ctx.Done():
-			return false
+			return nil, false
 		}
 	}
 	select {
 	case s.pool.renewing <- struct{}{}:
-		return true
+		return func() { <-s.pool.renewing }, true
 	case <-w.over:
-		return false
+		return nil, false
 	case <-s.ctx.Done():
-		return false
+		return nil, false
 	}
 }

@@ -50,7 +50,7 @@ func state(w *worker) workerState {
 func TestSlotReplacesItsWorkerWhenAnotherIsReady(t *testing.T) {
 	p := testPool(t, settings{Interface: interfaceASGI}, never)
 	old := place(t, p)
-	old.slot.renew("test")
+	old.renew("test")
 	eventually(t, "the old worker drains", func() bool { return state(old) == stateDraining })
 	next := place(t, p)
 	if next == old {
@@ -84,7 +84,7 @@ func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
 	}
 	t.Cleanup(p.close)
 	w := only(t, p)
-	w.slot.renew("test")
+	w.renew("test")
 	eventually(t, "the attempt is over", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -92,6 +92,77 @@ func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
 	})
 	if got := only(t, p); got != w || state(w) != stateReady {
 		t.Errorf("worker %p serves in state %s, want %p", got, state(w), w)
+	}
+}
+
+func TestSlotGivesACondemnedWorkerItsRequestsBackWhenNoOtherStarts(t *testing.T) {
+	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
+	var starts atomic.Int32
+	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Start && starts.Add(1) > 1 {
+			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
+		}
+		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
+	})
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	w := only(t, p)
+	for range 2 { // the second time within the pause after the first failure
+		before := starts.Load()
+		w.condemn("its event loop is blocked")
+		eventually(t, "another one was tried", func() bool { return starts.Load() == before+1 })
+		if got := only(t, p); got != w || w.isCondemned() {
+			t.Fatalf("worker %p serves, want the one that was condemned, %p", got, w)
+		}
+	}
+}
+
+func TestSlotReplacesACondemnedWorkerWhileAnOlderOneDrains(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
+	first := place(t, p)
+	first.renew("test")
+	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
+	second := only(t, p)
+	second.condemn("its event loop is blocked")
+	eventually(t, "a third worker serves", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.workers) == 1 && p.workers[0] != second
+	})
+	if state(first) != stateDraining {
+		t.Error("the first worker was not waited for")
+	}
+	p.release(first, false)
+}
+
+func TestSlotReplacesAWorkerOnceForOneReason(t *testing.T) {
+	var starts atomic.Int32
+	gate := make(chan struct{})
+	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Start && starts.Add(1) > 1 {
+			<-gate
+		}
+		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
+	})
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	old := only(t, p)
+	old.renew(byMemory)
+	eventually(t, "another one starts", func() bool { return starts.Load() == 2 })
+	old.renew(byMemory) // it still holds too much
+	close(gate)
+	<-old.over
+	next := only(t, p)
+	next.slot.retire()
+	<-next.over // its supervisor has looked at all that was asked of it
+	if got := starts.Load(); got != 2 {
+		t.Errorf("%d workers were started, want 2", got)
 	}
 }
 
@@ -140,7 +211,7 @@ func TestSlotCutsOffWhatIsLeftAtTheEndOfTheDrainTimeout(t *testing.T) {
 	}()
 	w := only(t, p)
 	eventually(t, "the request is open", func() bool { return p.openRequests() == 1 })
-	w.slot.renew("test")
+	w.renew("test")
 	if got := <-status; got != http.StatusServiceUnavailable {
 		t.Errorf("a request that was cut off got %d, want 503", got)
 	}

@@ -71,7 +71,6 @@ func (w *worker) watchRequests(m monitor) {
 	ticker := time.NewTicker(min(max(timeout/tickShare, minTick), maxTick))
 	defer ticker.Stop()
 	var marks []mark // the first one is the newest of those that are older than the timeout
-	condemned := false
 	for {
 		select {
 		case <-w.over:
@@ -97,10 +96,10 @@ func (w *worker) watchRequests(m monitor) {
 		if problem == "" && count > 0 && time.Since(since) >= endTime {
 			problem = "a request did not end after request_timeout"
 		}
-		if problem != "" && !condemned {
-			condemned = w.condemn(problem)
+		if problem != "" {
+			w.condemn(problem)
 		}
-		if condemned && count > 0 && !others {
+		if count > 0 && !others && w.isCondemned() {
 			w.stop() // nobody waits for what is left
 			return
 		}
@@ -144,17 +143,23 @@ func (w *worker) endOverdue(m monitor, then mark) (problem string, err error) {
 	return problem, err
 }
 
-// condemn has another worker take this one's place; what it still does for others it may finish. It returns false if it is
-// not in service anyway.
-func (w *worker) condemn(reason string) bool {
+// condemn has another worker take this one's place, unless it is not in service anyway; what it still does for others it may
+// finish. If no other one starts, it is given requests again, see slot.replaceLive.
+func (w *worker) condemn(reason string) {
 	w.pool.mu.Lock()
 	ready := w.state == stateReady
+	w.condemned = w.condemned || ready
 	w.pool.mu.Unlock()
 	if ready {
 		w.pool.withdraw(w)
-		w.slot.renew(reason)
+		w.renew(reason)
 	}
-	return ready
+}
+
+func (w *worker) isCondemned() bool {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	return w.condemned
 }
 
 // awaitsClient tells whether e waits for more of its request's body, or has got some since then.

@@ -64,23 +64,33 @@ type worker struct {
 	served time.Time  // when it was ready; only its slot uses it
 	ready  chan error // gets one value: nil when the app is ready, or why it could not start
 
+	renewal chan string // holds why it is to be replaced, if it is; see renew
+
 	told  atomic.Bool   // stop has told it to exit
 	over  chan struct{} // closed when nothing is left of it
 	cause error         // why it ended; set before over is closed
 
-	state    workerState   // guarded by pool.mu
-	open     int           // requests that hold a place; guarded by pool.mu
-	sockets  int           // streams that have become WebSockets; guarded by pool.mu
-	requests uint64        // how many it has been given; guarded by pool.mu
-	limit    uint64        // how many it is given before it is replaced; 0: no limit
-	cut      bool          // what was left of its requests has been cut off; guarded by pool.mu
-	idle     chan struct{} // closed when it is draining and nothing is open; guarded by pool.mu
-	pace     pace          // guarded by pool.mu
+	state     workerState   // guarded by pool.mu
+	open      int           // requests that hold a place; guarded by pool.mu
+	sockets   int           // streams that have become WebSockets; guarded by pool.mu
+	requests  uint64        // how many it has been given; guarded by pool.mu
+	limit     uint64        // how many it is given before it is replaced; 0: no limit
+	condemned bool          // it is draining because requests do not end; guarded by pool.mu
+	cut       bool          // what was left of its requests has been cut off; guarded by pool.mu
+	idle      chan struct{} // closed when it is draining and nothing is open; guarded by pool.mu
+	pace      pace          // guarded by pool.mu
 }
 
 // busierThan compares what is open. It is called with pool.mu held.
 func (w *worker) busierThan(other *worker) bool {
 	return w.open > other.open || w.open == other.open && w.sockets > other.sockets
+}
+
+// isServing tells whether the worker gets requests.
+func (w *worker) isServing() bool {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	return w.state == stateReady
 }
 
 // window is how many requests may be open on the worker. It is called with pool.mu held.
@@ -109,6 +119,7 @@ func (p *pool) launchWorker(s *slot, launch launcher) (*worker, error) {
 	w := &worker{
 		id: s.id, pool: p, slot: s, interp: interp, logger: s.logger, began: time.Now(),
 		limit: p.settings.requestLimit(), ready: make(chan error, 1), over: make(chan struct{}), idle: make(chan struct{}),
+		renewal: make(chan string, 1),
 	}
 	files, descriptors := interp.Files()
 	w.conn = wire.NewConn(rw, files, w)
