@@ -17,6 +17,8 @@ from support.raw import Connection
 from support.server import Server
 from support.siege import SIEGE
 
+pytestmark = pytest.mark.memory
+
 APPS = {
     "wsgi": "module_wsgi streams_app:wsgi",
     "asgi": "module_asgi streams_app:asgi",

@@ -29,7 +29,7 @@ def main() -> None:
     if not cgo():
         fail("the sanitizers need cgo, and there is no C compiler (or CGO_ENABLED=0)")
     python = pythons.test_venv(pythons.find()[-1]) / "bin/python"
-    tests = sys.argv[1:] or [*PARALLEL, "-k=-thread"]
+    tests = sys.argv[1:] or [*PARALLEL, "-m=not alone and not memory", "-k=-thread"]
     for name, (flags, building, running) in BUILDS.items():
         binary = CACHE / f"caddy-{name}"
         run(go(), "build", *flags, "-o", binary, "./cmd/caddy", env=go_environment(**building))
