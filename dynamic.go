@@ -88,9 +88,8 @@ func (d *dynamicApps) acquire(w http.ResponseWriter, r *http.Request) (*dynamicA
 	a, err := d.enter(key)
 	if a == nil && err == nil {
 		if _, _, err := d.template.locate(values); err != nil {
-			if _, ok := errors.AsType[*noApp](err); ok {
-				return nil, caddyhttp.Error(http.StatusNotFound, err)
-			}
+			// Nothing is started, so nobody has to make room, whatever becomes of the disk.
+			return nil, refuseApp(w, r, &pauseError{err, time.Now()})
 		}
 		a, err = d.admit(key, values)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -204,8 +205,11 @@ func newTemplate(c Config) (*appTemplate, error) {
 		return nil, err
 	}
 	if t.root == "" {
-		if c.WorkingDir, err = c.findWorkingDir(); err != nil {
+		if _, err := c.findWorkingDir(); err != nil {
 			return nil, err
+		}
+		if c.WorkingDir, err = filepath.Abs(c.WorkingDir); err != nil { // links stay, for locate to follow
+			return nil, wrong("working_dir", "%q: %w; give an absolute path", c.WorkingDir, err)
 		}
 	}
 	if t.venvRoot, err = fixedFolder("venv", &c.VenvPath); err != nil {
@@ -302,6 +306,20 @@ type noApp struct{ error }
 
 func (e *noApp) Unwrap() error { return e.error }
 
+// notFound returns the error of a look at what a request has chosen: a *noApp if it says what is there, or is not. If the
+// machine could not look, for want of descriptors or rights or because a disk fails, nobody knows, and it stays as it is.
+func notFound(err error) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if !ok || errors.Is(errno, fs.ErrNotExist) {
+		return &noApp{err}
+	}
+	switch errno {
+	case syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG:
+		return &noApp{err}
+	}
+	return err
+}
+
 // identifierASCII is what a label must be, too, where it names a Python module.
 var identifierASCII = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
@@ -350,15 +368,15 @@ func (t *appTemplate) fill(values []string) Config {
 	return c
 }
 
-// locate returns the Config of the app that these values choose, and what they choose on disk. It fails with a *noApp if
-// that is not there, or leads out of where it must be.
+// locate returns the Config of the app that these values choose, with the real path of its working_dir, and what they choose
+// on disk. It fails with a *noApp if that is not there, or leads out of where it must be.
 func (t *appTemplate) locate(values []string) (Config, []confined, error) {
 	c := t.fill(values)
 	var chosen []confined
 	choose := func(setting, root string, path *string) error {
 		found, err := below(root, filepath.Clean(*path))
 		if err != nil {
-			return &noApp{fmt.Errorf("%s: %q: %w", setting, *path, err)}
+			return fmt.Errorf("%s: %q: %w", setting, *path, err)
 		}
 		*path = found
 		chosen = append(chosen, confined{root, found})
@@ -366,26 +384,31 @@ func (t *appTemplate) locate(values []string) (Config, []confined, error) {
 	}
 	if t.root != "" {
 		if err := choose("working_dir", t.root, &c.WorkingDir); err != nil {
-			return c, nil, err
+			return c, nil, notFound(err)
+		}
+	} else {
+		var err error
+		if c.WorkingDir, err = c.findWorkingDir(); err != nil {
+			return c, nil, err // it is the same for all, and no request's fault
 		}
 	}
 	switch {
 	case t.venvRoot != "":
 		if err := choose("venv", t.venvRoot, &c.VenvPath); err != nil {
-			return c, nil, err
+			return c, nil, notFound(err)
 		}
 	case c.VenvPath != "" && t.root != "":
 		// It may be in the working_dir that the request chose, and then it stays where that must stay.
 		if c.VenvPath = locate(c.VenvPath, c.WorkingDir); isBelow(c.WorkingDir, c.VenvPath) {
 			if err := choose("venv", t.root, &c.VenvPath); err != nil {
-				return c, nil, errors.Unwrap(err) // whoever made that folder has to be told
+				return c, nil, err // whoever made that folder has to be told
 			}
 		}
 	}
 	for i, file := range c.EnvFiles {
 		if strings.Contains(t.config.EnvFiles[i], placeholderMark) {
 			if err := existsIn(c.envRoot(file, c.WorkingDir), file); err != nil {
-				return c, nil, &noApp{fmt.Errorf("env_file: %q: %w", file, withoutPath(err))}
+				return c, nil, notFound(fmt.Errorf("env_file: %q: %w", file, withoutPath(err)))
 			}
 		}
 	}
@@ -393,7 +416,7 @@ func (t *appTemplate) locate(values []string) (Config, []confined, error) {
 		_, filled := c.app()
 		path, err := findModule(c.WorkingDir, app, filled)
 		if err != nil {
-			return c, nil, &noApp{fmt.Errorf("module %q: %w", filled, err)}
+			return c, nil, notFound(fmt.Errorf("module %q: %w", filled, err))
 		}
 		chosen = append(chosen, confined{c.WorkingDir, path})
 	}
@@ -411,11 +434,14 @@ func findModule(dir, app, filled string) (string, error) {
 	names := strings.Split(module, ".")
 	names = names[:len(names)-strings.Count(fixed, ".")]
 	path := filepath.Join(dir, filepath.Join(names...))
-	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+	info, err := os.Lstat(path)
+	if err == nil && info.IsDir() {
 		return path, nil
 	}
-	path += ".py"
-	info, err := os.Lstat(path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		path += ".py"
+		info, err = os.Lstat(path)
+	}
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is not a file")
 	}
@@ -451,7 +477,7 @@ func (t *appTemplate) resolve(values []string) (settings, error) {
 	return s, nil
 }
 
-// isGone tells whether what these values choose is there no longer.
+// isGone tells whether what these values choose is there no longer. It is not gone if that cannot be told.
 func (t *appTemplate) isGone(values []string) bool {
 	_, _, err := t.locate(values)
 	_, gone := errors.AsType[*noApp](err)

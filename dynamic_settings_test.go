@@ -158,6 +158,47 @@ func TestWrongDynamicSettings(t *testing.T) {
 	}
 }
 
+// A working_dir that no request has a part in is followed to where it leads whenever an app is looked up.
+func TestAWorkingDirThatIsALinkIsFollowed(t *testing.T) {
+	root := tenants(t, "one", "two")
+	for _, config := range []string{
+		`"module_wsgi": "main:app", "env_vars": {"TENANT": "{http.request.host.labels.2}"}`,
+		`"module_wsgi": "{http.request.host.labels.2}:app"`,
+		`"module_wsgi": "main:app", "env_files": ["{http.request.host.labels.2}.env"]`,
+	} {
+		link(t, "one", root+"/current")
+		for _, release := range []string{"one", "two"} {
+			writeFile(t, root, release+"/alice.py", "")
+			writeFile(t, root, release+"/alice.env", "")
+		}
+		template, err := dynamicTemplate(`{` + config + `, "working_dir": "` + root + `/current"}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, release := range []string{"one", "two"} {
+			s, err := template.resolve([]string{"alice"})
+			if err != nil || s.WorkingDir != root+"/"+release {
+				t.Errorf("%s: got %q, %v, want %s", config, s.WorkingDir, err, release)
+			}
+			for _, chosen := range s.Confined {
+				if chosen.Root != s.WorkingDir {
+					t.Errorf("%s: %q is confined to %q", config, chosen.Path, chosen.Root)
+				}
+			}
+			if err := os.Remove(root + "/current"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := template.resolve([]string{"alice"}); err == nil || template.isGone([]string{"alice"}) {
+				t.Errorf("%s: without the link, got %v, and apps that have gone", config, err)
+			}
+			link(t, "two", root+"/current")
+		}
+		if err := os.Remove(root + "/current"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // Templates are the same exactly if their apps are.
 func TestTemplateKeys(t *testing.T) {
 	root := tenants(t, "sites", "more")

@@ -278,6 +278,28 @@ def test_python_reload_reloads_those_that_run(serve: Servers, tenants: NewTenant
     wait_until(lambda: server.worker_pids() == after, "end of the old workers")
 
 
+def test_python_reload_follows_a_link_to_the_app(serve: Servers, tenants: NewTenants, tmp_path: Path) -> None:
+    releases = tenants("one", "two")
+    current = tmp_path / "current"
+    current.symlink_to(releases.root / "one")
+    server = serve(f"""
+        python {{
+            module_wsgi main:wsgi
+            working_dir {current}
+            env_var TENANT {{http.request.host.labels.2}}
+            import interpreter
+        }}
+    """)
+    assert get(server, "alice").text.split()[0] == "one"
+    current.unlink()
+    current.symlink_to(releases.root / "two")
+    assert get(server, "alice").text.split()[0] == "one", "as long as nobody says so"
+    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    assert get(server, "alice").text.split()[0] == "two"
+    assert get(server, "alice", "/?TENANT").text == "alice"
+    wait_until(lambda: len(server.workers()) == 1, "end of the old worker")
+
+
 @pytest.mark.expect_errors("worker exited")
 def test_a_worker_that_dies_is_replaced(serve: Servers, tenants: NewTenants) -> None:
     server = serve(tenants("alice").site())
