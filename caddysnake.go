@@ -118,7 +118,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, ref *poolRef) er
 		e.webSockets = h.webSockets
 		return e.run(h.encodeWebSocket)
 	}
-	if h.Autoreload == autoreloadBrowser {
+	if h.refreshes(r) {
 		injector, r := h.refreshing(w, r, ref, pool)
 		e.request.Request, e.w = r, injector
 		if err := e.run(h.encode); err != nil {

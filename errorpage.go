@@ -44,7 +44,7 @@ func (h *Handler) serveFailure(w http.ResponseWriter, r *http.Request, ref *pool
 		policy, nonce := "default-src 'none'; style-src 'unsafe-inline'", rand.Text()
 		page := struct{ App, Message, Traceback string }{f.app, f.message, f.traceback}
 		err := failurePage.Execute(&body, page)
-		if h.Autoreload == autoreloadBrowser && err == nil {
+		if h.refreshes(r) && err == nil {
 			policy = allowScript(policy, nonce)
 			err = writeRefreshScript(&body, nonce, ref.editionOf(nil, f))
 		}

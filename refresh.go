@@ -24,10 +24,11 @@ const refreshQuery = "caddysnake-refresh"
 const refreshPing = 30 * time.Second
 
 // refreshScript reloads the page when another edition is there. It goes behind the page's last tag, where browsers take it as
-// part of the body.
+// part of the body. One to a window is enough: a browser has few connections for a host, and each lasts as long as the page.
 var refreshScript = template.Must(template.New("refresh").Parse(
-	`<script{{with .Nonce}} nonce="{{.}}"{{end}}>new EventSource(location.pathname+"?` + refreshQuery +
-		`="+{{.Edition}}).addEventListener("refresh",()=>location.reload())</script>
+	`<script{{with .Nonce}} nonce="{{.}}"{{end}}>window.caddysnakeRefresh||` +
+		`(window.caddysnakeRefresh=new EventSource(location.pathname+"?` + refreshQuery +
+		`="+{{.Edition}})).addEventListener("refresh",()=>location.reload())</script>
 `))
 
 func writeRefreshScript(w io.Writer, nonce, edition string) error {
@@ -62,6 +63,23 @@ func (ref *poolRef) revise() {
 	ref.editions++
 	close(ref.revised)
 	ref.revised = make(chan struct{})
+}
+
+// refreshes tells whether the response to r, if it is a page, is to reload itself.
+func (h *Handler) refreshes(r *http.Request) bool {
+	return h.Autoreload == autoreloadBrowser && makesDocument(r)
+}
+
+// makesDocument tells whether a browser shows the response to r as a document (Fetch Metadata Request Headers, section 2.1),
+// as far as is known. What a script asks for may be a part that it puts into one, where the part's own scripts run too.
+func makesDocument(r *http.Request) bool {
+	switch r.Header.Get("Sec-Fetch-Dest") {
+	case "document", "iframe", "frame", "embed", "object":
+		return true
+	case "": // an old browser, or one that does not trust http:// with it
+		return r.Header.Get("X-Requested-With") != "XMLHttpRequest" && r.Header.Get("HX-Request") == ""
+	}
+	return false
 }
 
 // asksForRefresh tells whether r is from the script.

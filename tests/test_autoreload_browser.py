@@ -60,6 +60,30 @@ def test_pages_reload_themselves(browser: Browser, serve: Servers, project: Proj
     assert len(pages[0].seen("Page.frameNavigated")) < 12, "they do not reload for ever"
 
 
+def test_partial_updates_open_no_more_connections(browser: Browser, serve: Servers, project: Project) -> None:
+    """Six would be all that Chromium has for a host over HTTP/1.1, and each lasts as long as the page."""
+    server = serve(project.site("autoreload browser", app=FLASK))
+    page = browser.open(server.url + "/page")
+    page.wait_for("!!document.querySelector('#version') && document.readyState == 'complete'")
+    # What htmx, Turbo and jQuery do with a fragment: its scripts run. Here it has the page's own, as if its request had
+    # not said what it is for.
+    page.evaluate("""
+        const own = document.scripts[document.scripts.length - 1].textContent
+        for (let n = 0; n < 8; n++) {
+            const script = document.createElement("script")
+            script.textContent = own
+            document.body.append(script)
+        }
+        fetch("/page").then(response => response.text()).then(text => window.fragment = text)
+    """)
+    assert page.wait_for("window.fragment") == PAGE
+    requests = [sent["request"]["url"] for sent in page.seen("Network.requestWillBeSent")]
+    assert len([url for url in requests if "caddysnake-refresh" in url]) == 1
+    project.write("2")
+    page.wait_for("document.querySelector('#version')?.innerText == '2'")
+    assert not page.seen("Runtime.exceptionThrown")
+
+
 def get(server: Server, query: str = "", method: str = "GET", **headers: str) -> httpx.Response:
     """A page with the response headers that the query names."""
     return server.request(method, f"/page?{query}", headers=headers)
@@ -83,6 +107,27 @@ def test_what_gets_the_script(serve: Servers, project: Project) -> None:
     assert nonce not in get(server, "Content-Security-Policy=default-src 'none'").text, "one for each response"
     for query in ("Content-Type=text/plain", "Content-Type=application/xhtml%2Bxml", "Content-Encoding=br"):
         assert raw(server, query) == PAGE.encode()
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN)
+def test_only_what_becomes_a_document_gets_the_script(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload browser", app=FLASK))
+    pages = [{"Sec-Fetch-Dest": kind} for kind in ("document", "iframe", "frame", "embed", "object")]
+    pages.append({"Sec-Fetch-Dest": "document", "X-Requested-With": "XMLHttpRequest"})
+    fragments = [{"Sec-Fetch-Dest": "empty"}, {"X-Requested-With": "XMLHttpRequest"}, {"HX-Request": "true"}]
+    for headers in pages:
+        assert SCRIPT in get(server, **headers).text, headers
+    for headers in fragments:
+        response = get(server, "ETag=x", **headers)
+        assert response.text == PAGE, headers
+        assert response.headers["etag"] == "x", "all of it is the app's"
+        assert "cache-control" not in response.headers
+    project.module.write_text(BROKEN)
+    wait_until(lambda: get(server).status_code == 500, "broken version")
+    for headers in (*pages, *fragments):
+        text = get(server, **headers, Accept="text/html").text
+        assert "<h1>" in text
+        assert (SCRIPT in text) == (headers in pages), headers
 
 
 def raw(server: Server, query: str) -> bytes:
