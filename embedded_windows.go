@@ -93,7 +93,7 @@ func connectTo(listener *net.TCPListener, socket windows.Handle) (net.Conn, erro
 		if err != nil {
 			return nil, err
 		}
-		if conn.RemoteAddr().(*net.TCPAddr).Port == own.Port {
+		if client := conn.RemoteAddr().(*net.TCPAddr); client.Port == own.Port && client.IP.Equal(own.Addr[:]) {
 			return conn, nil
 		}
 		_ = conn.Close() // somebody else's
