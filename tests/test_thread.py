@@ -253,14 +253,18 @@ def test_a_reload_imports_the_app_anew_and_drops_no_request(serve: Servers, tmp_
 @pytest.mark.expect_errors("")
 def test_a_reload_that_fails_leaves_the_app_with_its_modules(serve: Servers, tmp_path: Path) -> None:
     write_app(tmp_path / "a", "main", "1")
-    server = serve(handler("main", tmp_path / "a", "env_var RELEASE 1"))
+    settings = "request_timeout 1m\nenv_var RELEASE"
+    server = serve(handler("main", tmp_path / "a", f"{settings} 1"))
     assert server.get("/lazy").text == "1"
+    descriptors = server.caddy.num_fds()
     write_app(tmp_path / "a", "main", "22")
     source = tmp_path / "a" / "main.py"
     source.write_text("import main_helper\n" + source.read_text() + "\nraise RuntimeError('too new')\n")
-    result = server.reload(handler("main", tmp_path / "a", "env_var RELEASE 2"))
-    assert result.returncode == 1
-    assert "too new" in result.stderr
+    for release in range(2, 6):
+        result = server.reload(handler("main", tmp_path / "a", f"{settings} {release}"))
+        assert result.returncode == 1
+        assert "too new" in result.stderr
+    wait_until(lambda: server.caddy.num_fds() <= descriptors, "as many descriptors as before")
     for path in ("/", "/lazy"):
         assert set(versions(server, path)) == {"1"}
 

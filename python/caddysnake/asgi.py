@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import extensions, importer, monitor, tasks, wire
 from .errors import StartError
 from .exchange import ClientGone, Exchange
-from .files import Channel, channel
+from .files import Channel
 from .headers import ByteHeaders
 from .lifespan import Lifespan
 from .wire import END, HEADER_SIZE, MAX_DATA, newest, pack_header
@@ -60,17 +60,17 @@ async def serve(
 
     Raises StartError, or what broke the connection.
     """
-    files = channel(settings["descriptors"])
     # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
     app = importer.load(settings["app"], "asgi")
-    server = Server(sock, decoder, app, files)
+    server = Server(sock, decoder, app, settings["descriptors"])
     mode = settings["lifespan"]
     lifespan = Lifespan(app, server.log, required=mode == "on") if mode != "off" else None
     if lifespan is not None:
         await lifespan.startup()
         server.state = lifespan.state
     ready()
-    monitor.start(settings["monitor"], monitor.Loop(server.loop.call_soon_threadsafe, server.end).end)
+    if settings["monitor"] is not None:
+        settings["monitor"].start(monitor.Loop(server.loop.call_soon_threadsafe, server.end).end)
     await server.serve()
     if lifespan is not None:
         await lifespan.shutdown()

@@ -42,12 +42,11 @@ def serve(
     decoder: wire.Decoder,
     target: Any,
     settings: dict[str, Any],
-    channel: files.Channel | None,
     ready: Callable[[], None],
     log: Callable[..., None],
 ) -> None:
     """Serves `target`, what the app's name stands for: `__esgi_init__`, `ready()`, requests until STOP or end of file,
-    `__esgi_del__`. Files leave by `channel`; without one they are read here.
+    `__esgi_del__`. Files leave by the channel for descriptors; without one they are read here.
 
     Raises StartError if `__esgi_init__` raises, or what broke the connection.
     """
@@ -55,7 +54,7 @@ def serve(
 
     _begin(target)
     ready()
-    worker = Worker(getattr(target, "__esgi__", target), channel)
+    worker = Worker(getattr(target, "__esgi__", target), settings["descriptors"])
     greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
     _end(target, log)
 

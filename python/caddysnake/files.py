@@ -33,6 +33,10 @@ class Channel:
         """Says whether `send` waits while Caddy is slow, or raises BlockingIOError."""
         self._sock.setblocking(flag)
 
+    def close(self) -> None:
+        """Closes the socket. What has been sent arrives."""
+        self._sock.close()
+
     def send(self, stream: int, descriptor: int) -> None:
         """Sends a copy of a descriptor for the next FILE frame of `stream`, which must follow. Raises OSError."""
         rights = array("i", [descriptor])

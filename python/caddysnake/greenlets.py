@@ -32,13 +32,15 @@ _READ, _WRITE = 1, 2  # what a watcher waits for
 
 
 class Scheduler:
-    """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST; on the
-    descriptor `asked` a monitor answers, none if it is 0.
+    """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST; `asked`
+    is to end those that run for too long.
     """
 
     lock = contextlib.nullcontext()
 
-    def __init__(self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream, asked: int) -> None:
+    def __init__(
+        self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream, asked: monitor.Monitor | None
+    ) -> None:
         self.streams: dict[int, Stream] = {}  # open: not closed
         self._sock = sock
         self._decoder = decoder
@@ -73,9 +75,9 @@ class Scheduler:
         os.register_at_fork(after_in_child=self._leave)
         self._reader.start(self._on_readable)
         self._loop.run_callback(self._take_frames)  # what came together with START
-        if self._asked:
+        if self._asked is not None:
             self._told.start(self._on_told)
-            monitor.start(self._asked, monitor.Loop(self._tell, self._end).end)
+            self._asked.start(monitor.Loop(self._tell, self._end).end)
         try:
             self._done.wait()
             if self._running:

@@ -24,14 +24,26 @@ PROBE = 1.0  # seconds that an event loop may take to look at what it is told
 End = Callable[[int], tuple[bool, str]]
 
 
-def start(descriptor: int, end: End) -> None:
-    """Answers on the socket that START names, until its end of file; none for 0."""
-    if descriptor:
+class Monitor:
+    """The worker's end of the socketpair, and the thread that answers on it. `descriptor` is the one that START names,
+    and belongs to this from now on."""
+
+    def __init__(self, descriptor: int) -> None:
         if os.name == "posix":
             os.set_inheritable(descriptor, False)
-        sock = socket(fileno=descriptor)
-        sock.settimeout(None)  # an app may have set another default
-        start_new_thread(_answer, (sock, end))
+        self._sock: socket | None = socket(fileno=descriptor)  # None: it is the thread's
+
+    def start(self, end: End) -> None:
+        """Answers until the socket's end of file. It is called once at most."""
+        assert self._sock is not None
+        self._sock.settimeout(None)  # an app may have set another default
+        start_new_thread(_answer, (self._sock, end))
+        self._sock = None
+
+    def close(self) -> None:
+        """Closes the socket unless there is a thread, which does so itself."""
+        if self._sock is not None:
+            self._sock.close()
 
 
 def _answer(sock: socket, end: End) -> None:

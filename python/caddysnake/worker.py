@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from . import wire
+from . import files, monitor, wire
 from .errors import StartError
 
 
@@ -39,11 +39,19 @@ def run(sock: socket.socket, problem: str = "", imported: Callable[[], None] = l
     except StartError as exc:
         _tell(sock, wire.frame(wire.FAILED, 0, (str(exc), exc.trace)))
         return 1
+    finally:
+        for end in (settings["descriptors"], settings["monitor"]):
+            if end is not None:
+                end.close()
     return 0
 
 
 def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | None:
-    """Returns what START says, or None if Caddy went before it."""
+    """Returns what START says, or None if Caddy went before it.
+
+    A `files.Channel` and a `monitor.Monitor` are in place of their descriptors, None for 0. `run` closes them, whatever
+    fails: a descriptor of a thread would stay open in Caddy.
+    """
     while (frame := decoder.next()) is None:
         count = sock.recv_into(decoder.room())
         if not count:
@@ -52,6 +60,8 @@ def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | No
     kind, stream, head, _ = frame
     if kind != wire.START or stream != 0 or not isinstance(head, dict):
         raise wire.ProtocolError(f"the first frame is of type {kind}, not START")
+    head["monitor"] = monitor.Monitor(head["monitor"]) if head["monitor"] else None
+    head["descriptors"] = files.channel(head["descriptors"])
     return head
 
 
@@ -63,24 +73,22 @@ def _tell(sock: socket.socket, frame: bytes) -> None:
 def _serve_wsgi(
     sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
 ) -> None:
-    from . import files, importer, wsgi
+    from . import importer, wsgi
 
-    channel = files.channel(settings["descriptors"])
     app = importer.load(settings["app"], "wsgi")
     ready()
-    wsgi.serve(sock, decoder, app, settings, channel)
+    wsgi.serve(sock, decoder, app, settings)
 
 
 def _serve_esgi(
     sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
 ) -> None:
-    from . import esgi, files, importer
+    from . import esgi, importer
 
     def log(level: str, message: str, **fields: str) -> None:
         _tell(sock, wire.log(level, message, **fields))
 
-    channel = files.channel(settings["descriptors"])
-    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), settings, channel, ready, log)
+    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), settings, ready, log)
 
 
 def _serve_asgi(

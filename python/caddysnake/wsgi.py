@@ -9,31 +9,29 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from . import files, interrupts, monitor, threads, wire
+from . import files, interrupts, threads, wire
 from .headers import BODYLESS, TextHeaders, text_head
 from .stream import ClientGone, RequestTimeout, Scheduler, Stream
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def serve(
-    sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any], channel: files.Channel | None
-) -> None:
+def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any]) -> None:
     """Serves `app` on `sock` until STOP or end of file; see `threads.Scheduler.serve`.
 
-    Files leave by `channel`; without one they are read here.
+    Files leave by the channel for descriptors; without one they are read here.
     """
-    worker = Worker(app, channel)
+    worker = Worker(app, settings["descriptors"])
     if settings["runtime"] == "gevent":
         from . import greenlets  # imports gevent, which need not be there
 
         greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
         return
-    new_request = worker.new_request
-    if settings["monitor"]:
-        new_request = worker.new_timed_request
+    asked = settings["monitor"]
+    new_request = worker.new_request if asked is None else worker.new_timed_request
     scheduler = threads.Scheduler(sock, decoder, settings["threads"], new_request)
-    monitor.start(settings["monitor"], interrupts.Threads(scheduler).end)
+    if asked is not None:
+        asked.start(interrupts.Threads(scheduler).end)
     scheduler.serve()
 
 
