@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import extensions, importer, monitor, tasks, wire
-from .errors import StartError
+from .errors import Place, StartError, places
 from .exchange import ClientGone, Exchange
 from .files import Channel
 from .headers import ByteHeaders
@@ -173,16 +173,16 @@ class Server:
         """Adds an entry to Caddy's log."""
         self.put(wire.log(level, message, **fields), b"", b"")
 
-    def end(self, number: int) -> str:
-        """Ends a request that has run for too long, as if its client had gone. Returns its stack, "" if it is over."""
+    def end(self, number: int) -> list[Place]:
+        """Ends a request that runs for too long, as if its client had gone. Returns where it was, [] if it is over."""
         request = self.streams.get(number)
         if request is None or request.task is None:
-            return ""
-        stack = monitor.render(tasks.frames(request.task))
+            return []
+        where = places(tasks.frames(request.task))
         request.gone = True
         request.wake()
         request.task.cancel()
-        return stack
+        return where
 
     def through(self, request: Exchange) -> None:
         """The app has returned from a request or WebSocket that did not end in its first step."""

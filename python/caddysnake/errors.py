@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import traceback
+from time import monotonic
 from types import FrameType
+from typing import Any
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _MAX_MESSAGE = 8 << 10  # characters; an exception may carry a megabyte
 _MAX_TRACEBACK = 128 << 10
+_LOOKING_UP = 0.5  # seconds that a stack may take to look up its lines
+
+# Where code is: its file, line, function and global names.
+Place = tuple[str, int, str, dict[str, Any]]
 
 
 class StartError(Exception):
@@ -37,20 +44,36 @@ def describe(exc: BaseException) -> tuple[str, str]:
     return _utf8(message[:_MAX_MESSAGE]), _utf8(trace[-_MAX_TRACEBACK:])
 
 
-def stack(frames: list[tuple[FrameType, int]]) -> str:
-    """Returns frames with their current lines, outermost first, as a traceback shows them, without what runs the app.
-
-    It is bounded in length and can be encoded as UTF-8.
-    """
+def places(frames: list[tuple[FrameType, int]]) -> list[Place]:
+    """Returns where frames are, from them and their current lines, outermost first, without what runs the app."""
     start = 0
     for index, (frame, _) in enumerate(frames):
         if frame.f_code.co_name == "run" and is_ours(frame):
             start = index + 1  # what runs a request is the innermost of these
     while start < len(frames) and is_ours(frames[start][0]):
         start += 1
-    if not (frames := frames[start:]):
+    return [(frame.f_code.co_filename, line, frame.f_code.co_name, frame.f_globals) for frame, line in frames[start:]]
+
+
+def stack(where: list[Place]) -> str:
+    """Returns places, outermost first, as a traceback shows them, "" for none.
+
+    It is bounded in length and can be encoded as UTF-8, and in time: where every thread computes, each access to a file
+    costs the interpreter's lock. What was not looked up in time is shown without its line, unless that is known.
+    """
+    if not where:
         return ""
-    lines = traceback.StackSummary.extract(iter(frames)).format()
+    deadline = monotonic() + _LOOKING_UP
+    checked: set[str] = set()
+    found: list[traceback.FrameSummary] = []
+    for file, number, name, names in reversed(where):  # the innermost first, which say what hangs
+        if file not in checked and monotonic() < deadline:
+            checked.add(file)
+            linecache.checkcache(file)
+        known = file in checked or file in linecache.cache
+        line = linecache.getline(file, number, names) if known else ""
+        found.append(traceback.FrameSummary(file, number, name, lookup_line=False, line=line))
+    lines = traceback.StackSummary.from_list(found[::-1]).format()
     text = "".join(["Stack (most recent call last):\n", *lines])
     return _utf8(text[-_MAX_TRACEBACK:])
 

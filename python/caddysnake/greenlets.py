@@ -20,6 +20,7 @@ import gevent
 from gevent.event import Event
 
 from . import monitor, wire
+from .errors import Place, places
 from .stream import NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
@@ -235,20 +236,20 @@ class Scheduler:
     def _on_told(self) -> None:
         self._look()
 
-    def _end(self, number: int) -> str:
+    def _end(self, number: int) -> list[Place]:
         stream = self.streams.get(number)
         if stream is None or stream.thread is None:
-            return ""
+            return []
         greenlet = stream.thread
         frames, frame = [], greenlet.gr_frame
         while frame is not None:
             frames.append((frame, frame.f_lineno))
             frame = frame.f_back
-        stack = monitor.render(frames[::-1])
+        where = places(frames[::-1])
         stream.gone = True
         self.wake(stream)
         greenlet.kill(RequestTimeout(), block=False)
-        return stack
+        return where
 
     # The connection
 

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import monitor
-from .errors import is_ours
+from .errors import Place, is_ours, places
 from .stream import RequestTimeout
 
 if TYPE_CHECKING:
@@ -57,25 +57,25 @@ class Threads:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
 
-    def end(self, number: int) -> tuple[bool, str]:
+    def end(self, number: int) -> tuple[bool, list[Place]]:
         """See `monitor.End`."""
         scheduler = self._scheduler
         with scheduler.lock:
             stream: Any = scheduler.streams.get(number)
             if stream is None:
-                return True, ""
+                return True, []
             interruption: Interruption = stream.interruption
             thread = interruption.thread
             if not thread:
-                return True, ""  # it has not begun, and Caddy's RESET will see to it that it does not
-            stack = monitor.thread_stack(thread)
+                return True, []  # it has not begun, and Caddy's RESET will see to it that it does not
+            frames = monitor.thread_frames(thread)
             stream.gone = True
             scheduler.wake(stream)
             frame = sys._current_frames().get(thread)
             if _HAS_LOCK and not interruption.raised and _is_in_app(frame):
                 interruption.raised = True
                 _raise_in(c_ulong(thread), py_object(RequestTimeout))
-            return True, stack
+        return True, places(frames)  # now that no request waits for the lock: an app's locals may end with its frames
 
 
 def _is_in_app(frame: FrameType | None) -> bool:

@@ -16,12 +16,16 @@ from collections.abc import Callable
 from marshal import dumps
 from sys import _current_frames
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import Place  # which imports what gevent is to patch first
 
 PROBE = 1.0  # seconds that an event loop may take to look at what it is told
 
-# Ends the request on a stream. Returns whether it could be told to end, and its stack, "" if it is over. Any thread may
-# call it.
-End = Callable[[int], tuple[bool, str]]
+# Ends the request on a stream. Returns whether it could be told to end, and where it was, [] if it is over. Any thread
+# may call it. It reads no file: what it runs in, or waits for, serves the other requests.
+End = Callable[[int], "tuple[bool, list[Place]]"]
 
 
 class Monitor:
@@ -47,13 +51,17 @@ class Monitor:
 
 
 def _answer(sock: socket, end: End) -> None:
+    from .errors import stack
+
     try:
         while len(question := sock.recv(4)) == 4:
+            ended = True
             try:
-                ended, stack = end(int.from_bytes(question, "little"))
+                ended, where = end(int.from_bytes(question, "little"))
+                text = stack(where)
             except Exception as exc:  # it looks into what another thread changes
-                ended, stack = True, f"(no stack: {exc!r})"
-            answer = dumps((int(ended), stack), 2)
+                text = f"(no stack: {exc!r})"
+            answer = dumps((int(ended), text), 2)
             sock.sendall(len(answer).to_bytes(4, "little") + answer)
     except OSError:  # Caddy has gone
         pass
@@ -66,46 +74,41 @@ class Loop:
 
     Args:
         call: has the loop call a function soon. Any thread may call it.
-        end: ends the request on a stream and returns its stack. It is called by the loop.
+        end: ends the request on a stream and returns where it was, [] if it is over. It is called by the loop.
     """
 
-    def __init__(self, call: Callable[[Callable[[], None]], object], end: Callable[[int], str]) -> None:
+    def __init__(self, call: Callable[[Callable[[], None]], object], end: Callable[[int], list[Place]]) -> None:
         self._call = call
         self._end = end
         self._thread = get_ident()
         self._told = allocate_lock()  # held from when the loop is told of a request until it has looked
-        self._stack = ""
+        self._where: list[Place] = []
 
-    def end(self, stream: int) -> tuple[bool, str]:
-        """See `End`. False: the loop is blocked; then the stack is of what blocks it."""
+    def end(self, stream: int) -> tuple[bool, list[Place]]:
+        """See `End`. False: the loop is blocked; then it is where what blocks it is."""
+        from .errors import places
+
         if self._told.acquire(True, PROBE):
-            self._stack = ""
+            self._where = []
 
             def look() -> None:
                 try:
-                    self._stack = self._end(stream)
+                    self._where = self._end(stream)
                 finally:
                     self._told.release()
 
             self._call(look)
             if self._told.acquire(True, PROBE):
                 self._told.release()
-                return True, self._stack
-        return False, thread_stack(self._thread)
+                return True, self._where
+        return False, places(thread_frames(self._thread))
 
 
-def thread_stack(ident: int) -> str:
-    """Returns where a thread is, "" if it has ended."""
+def thread_frames(ident: int) -> list[tuple[FrameType, int]]:
+    """Returns a thread's frames with their current lines, outermost first, [] if it has ended."""
     frame = _current_frames().get(ident)
-    frames: list[FrameType] = []
+    frames: list[tuple[FrameType, int]] = []
     while frame is not None:
-        frames.append(frame)
+        frames.append((frame, frame.f_lineno))
         frame = frame.f_back
-    return render([(frame, frame.f_lineno) for frame in reversed(frames)])
-
-
-def render(frames: list[tuple[FrameType, int]]) -> str:
-    """Returns frames and their current lines, outermost first, as text, without what is outside the app."""
-    from .errors import stack
-
-    return stack(frames)
+    return frames[::-1]

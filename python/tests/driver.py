@@ -146,7 +146,10 @@ def esgi_scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str
 
 
 class Worker:
-    """One worker process. Frames are read when a test asks for them; `close()` makes sure that nothing is left."""
+    """One worker process. Frames are read when a test asks for them; `close()` makes sure that nothing is left.
+
+    With `monitored` it can be asked to end a request.
+    """
 
     def __init__(
         self,
@@ -155,6 +158,7 @@ class Worker:
         *,
         python: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
+        monitored: bool = False,
         **changes: Any,
     ) -> None:
         self.head = {"wsgi": environ, "asgi": scope, "esgi": esgi_scope}[interface]
@@ -165,11 +169,15 @@ class Worker:
         self._received = b""
         self._frames: dict[int, deque[Frame]] = {}
         self.sock, theirs = socket.socketpair()
-        with theirs:
+        self._monitor, asked = socket.socketpair()
+        self._monitor.settimeout(DEADLINE)
+        if monitored:
+            self._settings["monitor"] = asked.fileno()
+        with theirs, asked:
             command = [sys.executable, *python, PACKAGE, str(theirs.fileno()), self._settings["runtime"], app]
             self.process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), asked.fileno()] if monitored else [theirs.fileno()],
                 cwd=self._settings["working_dir"],
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": "", **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -299,6 +307,16 @@ class Worker:
         """Says that the client has gone."""
         self.write(frame(RESET, stream))
 
+    def end(self, stream: int) -> None:
+        """Asks the worker's monitor to end a request."""
+        self._monitor.sendall(stream.to_bytes(4, "little"))
+
+    def verdict(self) -> tuple[bool, str]:
+        """Waits for the monitor's answer: whether the request was told to end, and its stack."""
+        size = int.from_bytes(self._monitor.recv(4, socket.MSG_WAITALL), "little")
+        ended, stack = marshal.loads(self._monitor.recv(size, socket.MSG_WAITALL))
+        return bool(ended), stack
+
     def next(self, stream: int) -> Frame:
         """The next frame of a stream."""
         self.peek(stream)
@@ -337,6 +355,7 @@ class Worker:
     def output(self) -> str:
         """Ends the process if need be, and returns all it wrote."""
         self.sock.close()
+        self._monitor.close()
         try:
             self.wait()
         finally:

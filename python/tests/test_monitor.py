@@ -1,14 +1,57 @@
-"""The monitor: whose its socket is."""
+"""The monitor: how it ends a request that takes too long, what it leaves alone, and whose its socket is."""
 
 from __future__ import annotations
 
+import linecache
+import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-from caddysnake import worker
-from driver import FAILED, START, frame, settings
+from caddysnake import errors, worker
+from conftest import Launch
+from driver import FAILED, RESET, START, frame, settings, until
+
+
+@pytest.mark.parametrize(
+    ("interface", "runtime"),
+    [("wsgi", "sync"), ("wsgi", "gevent"), ("asgi", "native"), ("esgi", "gevent")],
+    ids=["wsgi", "wsgi-gevent", "asgi", "esgi"],
+)
+def test_other_requests_go_on_while_it_reads_source_files(
+    launch: Launch, tmp_path: Path, interface: str, runtime: str
+) -> None:
+    worker = launch(f"sources:{interface}", interface, runtime=runtime, monitored=True).start()
+    source = tmp_path / "source"
+    os.mkfifo(source)
+    stream = worker.request(f"/hang?{source}")
+    assert worker.get("/").body == b"hello"
+    worker.end(stream)
+    writers: list[int] = []
+
+    def opened() -> bool:
+        try:
+            writers.append(os.open(source, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:  # nobody reads
+            return False
+        return True
+
+    try:
+        until(opened, "the monitor reads the source")
+        for _ in range(5):
+            assert worker.get("/").body == b"hello"
+        assert worker.response(stream).closed == RESET
+    finally:
+        for writer in writers:
+            os.close(writer)
+    ended, stack = worker.verdict()
+    assert ended
+    assert f'File "{source}", line 3, in hang' in stack
+    assert "sources.py" in stack
+    assert "caddysnake" not in stack
+    assert worker.stop() == 0
 
 
 async def refuse(scope: dict[str, Any], receive: object, send: object) -> None:
@@ -42,3 +85,20 @@ def test_a_failed_start_leaves_no_descriptor(
         with end:
             end.settimeout(0)
             assert end.recv(1) == b"", "the worker's end is open"
+
+
+def test_a_stack_that_takes_too_long_shows_the_lines_that_are_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(errors, "_LOOKING_UP", 0)
+    known, unknown = tmp_path / "known.py", tmp_path / "unknown.py"
+    for file in (known, unknown):
+        file.write_text(f"run({file.stem})\n")
+    assert linecache.getline(str(known), 1)
+    text = errors.stack([(str(unknown), 1, "outer", {}), (str(known), 1, "inner", {})])
+    assert text.splitlines()[1:] == [
+        f'  File "{unknown}", line 1, in outer',
+        f'  File "{known}", line 1, in inner',
+        "    run(known)",
+    ]
+    assert errors.stack([]) == ""
