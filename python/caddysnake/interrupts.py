@@ -3,7 +3,8 @@
 Nothing ends a thread from outside, but Python raises in one what `PyThreadState_SetAsyncExc` says, as soon as it is
 back from C code: a loop ends, a query that hangs in its driver does not, and Caddy replaces the worker then. This
 package's own code must never be hit: it holds other requests' responses. So the exception is raised while the app runs
-and no function of this package that it has called, and taken back when the app has returned before it came.
+and no function of this package that it has called, and taken back when the app has returned before it came: whoever
+returns waits for the scheduler's lock before anybody else sees anything of it, and the lock is held meanwhile.
 
 Without a global interpreter lock the thread would go on meanwhile: then nothing is raised.
 """
@@ -14,7 +15,6 @@ import sys
 from _thread import get_ident
 from contextlib import AbstractContextManager
 from ctypes import c_ulong, py_object, pythonapi
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from . import monitor
@@ -71,17 +71,24 @@ class Threads:
             frames = monitor.thread_frames(thread)
             stream.gone = True
             scheduler.wake(stream)
-            frame = sys._current_frames().get(thread)
-            if _HAS_LOCK and not interruption.raised and _is_in_app(frame):
-                interruption.raised = True
+            if _HAS_LOCK and not interruption.raised and _is_in_app(thread):
                 _raise_in(c_ulong(thread), py_object(RequestTimeout))
+                # It may have gone on since the look. If it still is in the app, the exception comes there, or where the
+                # next function is called; if not, it may wait for the lock, behind which none must come.
+                interruption.raised = _is_in_app(thread)
+                if not interruption.raised:
+                    _raise_in(c_ulong(thread), None)
         return True, places(frames)  # now that no request waits for the lock: an app's locals may end with its frames
 
 
-def _is_in_app(frame: FrameType | None) -> bool:
-    """Whether a thread runs the app, and no function of this package that the app has called."""
-    called: list[FrameType] = []
-    while frame is not None and not (is_ours(frame) and frame.f_code.co_name in ("run", "_iterate")):
-        called.append(frame)
+def _is_in_app(thread: int) -> bool:
+    """Whether a thread runs the app, and no function of this package that the app has called.
+
+    A thread whose frames do not lead back here is taken for one that does not: nobody knows what it is in.
+    """
+    frame = sys._current_frames().get(thread)
+    called = False
+    while frame is not None and not is_ours(frame):
+        called = True
         frame = frame.f_back
-    return bool(called) and not any(is_ours(frame) for frame in called)
+    return called and frame is not None and frame.f_code.co_name in ("run", "_iterate")

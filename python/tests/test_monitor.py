@@ -6,13 +6,16 @@ import linecache
 import os
 import socket
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from caddysnake import errors, worker
+from caddysnake import errors, interrupts, threads, worker, wsgi
+from caddysnake.wire import Decoder
 from conftest import Launch
-from driver import FAILED, RESET, START, frame, settings, until
+from driver import DEADLINE, END, FAILED, REQUEST, RESET, START, STOP, environ, frame, settings, until
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,41 @@ def test_other_requests_go_on_while_it_reads_source_files(
     assert "sources.py" in stack
     assert "caddysnake" not in stack
     assert worker.stop() == 0
+
+
+def test_a_request_that_leaves_the_app_meanwhile_is_closed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, may_return = threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        began.set()
+        may_return.wait(DEADLINE)
+        start_response("200 OK", [])
+        return [b"done"]
+
+    is_in_app = interrupts._is_in_app
+
+    def look(thread: int) -> bool:
+        """The thread goes on after the look, as when the system lets it run."""
+        found = is_in_app(thread)
+        may_return.set()
+        until(lambda: sys._current_frames()[thread].f_code.co_name == "_close", "the app has returned")
+        return found
+
+    monkeypatch.setattr(interrupts, "_is_in_app", look)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(DEADLINE)
+        scheduler = threads.Scheduler(theirs, Decoder(), 2, wsgi.Worker(app, None).new_timed_request)
+        serving = threading.Thread(target=scheduler.serve)
+        serving.start()
+        ours.sendall(frame(REQUEST | END, 1, environ()))
+        assert began.wait(DEADLINE)
+        assert interrupts.Threads(scheduler).end(1)[0]
+        closing = frame(RESET, 1)
+        assert ours.recv(len(closing), socket.MSG_WAITALL) == closing
+        ours.sendall(frame(STOP, 0))
+        serving.join(DEADLINE)
+        assert not serving.is_alive()
 
 
 async def refuse(scope: dict[str, Any], receive: object, send: object) -> None:
