@@ -269,6 +269,7 @@ def test_a_reload_that_fails_leaves_the_app_with_its_modules(serve: Servers, tmp
         assert set(versions(server, path)) == {"1"}
 
 
+@pytest.mark.memory
 def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
     """With a changed and an unchanged app, while requests run: no failure, no thread, descriptor or memory more."""
     write_app(tmp_path / "a", "shop", "the shop")

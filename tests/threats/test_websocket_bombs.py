@@ -26,6 +26,7 @@ SITE = """
     }}
 """
 APPS = {"asgi": "module_asgi conformance_websocket:app", "esgi": "module_esgi conformance_esgi_websocket:app"}
+pytestmark = pytest.mark.memory
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate"
 GROWTH = 64  # MB, for Caddy and for its worker
 
