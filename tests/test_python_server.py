@@ -95,7 +95,7 @@ def test_workers(serve: Servers) -> None:
 def test_threads(serve: Servers) -> None:
     one = run(serve, *WORKER_APP, "--threads", "1")
     five = run(serve, *WORKER_APP, "--threads", "5")
-    wait_until(lambda: bool(one.workers() and five.workers()), "workers")
+    assert process(one)["pid"] != process(five)["pid"]  # now it is the workers that are Caddy's only children
     [few], [many] = one.workers(), five.workers()
     # A worker is ready before the last of its threads has started.
     wait_until(lambda: many.num_threads() - few.num_threads() == 4, "worker with four threads more")
