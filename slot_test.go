@@ -47,6 +47,25 @@ func state(w *worker) workerState {
 	return w.state
 }
 
+// poolThatStartsOnce has one worker, which no other one can follow, and counts the attempts.
+func poolThatStartsOnce(t *testing.T) (*pool, *atomic.Int32) {
+	t.Helper()
+	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
+	starts := new(atomic.Int32)
+	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Start && starts.Add(1) > 1 {
+			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
+		}
+		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
+	})
+	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p, starts
+}
+
 func TestSlotReplacesItsWorkerWhenAnotherIsReady(t *testing.T) {
 	p := testPool(t, settings{Interface: interfaceASGI}, never)
 	old := place(t, p)
@@ -70,19 +89,7 @@ func TestSlotReplacesItsWorkerWhenAnotherIsReady(t *testing.T) {
 }
 
 func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
-	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
-	var starts atomic.Int32
-	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
-		if f.Type == wire.Start && starts.Add(1) > 1 {
-			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
-		}
-		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
-	})
-	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.close)
+	p, starts := poolThatStartsOnce(t)
 	w := only(t, p)
 	w.renew("test")
 	eventually(t, "the attempt is over", func() bool {
@@ -96,19 +103,7 @@ func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
 }
 
 func TestSlotGivesACondemnedWorkerItsRequestsBackWhenNoOtherStarts(t *testing.T) {
-	failed := marshal.AppendString(marshal.AppendString(marshal.AppendTuple(nil, 2), "no such module"), "")
-	var starts atomic.Int32
-	launch := launchStarting(func(f wire.Frame) ([]wire.Frame, error) {
-		if f.Type == wire.Start && starts.Add(1) > 1 {
-			return []wire.Frame{{Type: wire.Failed, Head: failed}}, nil
-		}
-		return []wire.Frame{{Type: wire.Ready, Head: marshal.AppendDictEnd(marshal.AppendDict(nil))}}, nil
-	})
-	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, App: "main:app", Workers: 1}, launch, nil, zap.NewNop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(p.close)
+	p, starts := poolThatStartsOnce(t)
 	w := only(t, p)
 	for range 2 { // the second time within the pause after the first failure
 		before := starts.Load()
