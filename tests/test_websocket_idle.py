@@ -47,6 +47,7 @@ def resident(server: Server) -> int:
     return sum(process.memory_info().rss for process in {server.caddy, *server.workers()})
 
 
+@pytest.mark.memory
 def test_ten_thousand_idle_sockets(serve: Servers, sockets: ExitStack) -> None:
     server = serve(site())
     with WebSocket(server, "/echo") as warm:
