@@ -77,14 +77,15 @@ func (p *pool) stop(late time.Duration) {
 
 // drain starts the drain timeout, unless it runs already. It ends with p.overdue.
 func (p *pool) drain() {
-	p.draining.Do(func() {
-		if timeout := p.drainTimeout(); timeout > 0 {
-			time.AfterFunc(timeout, func() { close(p.overdue) })
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.drains = true
-	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.draining {
+		return
+	}
+	p.draining = true
+	if timeout := p.drainTimeout(); timeout > 0 {
+		time.AfterFunc(timeout, func() { close(p.overdue) })
+	}
 }
 
 // limitDrain makes the drain timeout no longer than limit, if the pool does not drain yet.
@@ -110,7 +111,7 @@ func (p *pool) isClosed() bool {
 func (p *pool) isDraining() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.drains
+	return p.draining
 }
 
 // hasCutOff tells whether requests that are left on w have been cut off: with the pool, or with their worker.

@@ -61,11 +61,10 @@ type pool struct {
 
 	webSockets map[*webSocket]struct{} // those whose clients are still there
 	shut       bool                    // WebSockets are closed as soon as they are accepted
-	drains     bool                    // the drain timeout runs
+	draining   bool                    // the drain timeout runs
 
-	inUse      atomic.Bool // a config that holds the pool has started
-	draining   sync.Once
-	drainLimit atomic.Int64  // at most how long that may take, whatever drain_timeout says, in nanoseconds; 0: no limit
+	inUse      atomic.Bool   // a config that holds the pool has started
+	drainLimit atomic.Int64  // at most how long draining may take, whatever drain_timeout says, in nanoseconds; 0: no limit
 	overdue    chan struct{} // closed when the drain timeout is over
 	drained    chan struct{} // closed when the last request is through and none is expected; then closed is true
 	stopping   sync.Once
@@ -239,11 +238,9 @@ func (p *pool) add(w *worker) {
 	if w.state == stateStopping {
 		return
 	}
-	w.state = stateReady
-	p.workers = append(p.workers, w)
 	p.traceback = ""
 	w.slot.failing = false
-	p.serveQueue()
+	p.putInService(w)
 }
 
 // withdraw keeps further requests from a worker. It may be called more than once.
@@ -265,7 +262,13 @@ func (p *pool) restore(w *worker) {
 	if w.state != stateDraining {
 		return
 	}
-	w.state, w.condemned, w.idle = stateReady, false, make(chan struct{})
+	w.condemned, w.idle = false, make(chan struct{})
+	p.putInService(w)
+}
+
+// putInService lets w get requests. It is called with mu held.
+func (p *pool) putInService(w *worker) {
+	w.state = stateReady
 	p.workers = append(p.workers, w)
 	p.serveQueue()
 }
