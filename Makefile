@@ -32,7 +32,7 @@ test-sid: build ## run a part of the end-to-end tests on Python 3.14 and 3.15, f
 	@$(PYTHON) tools/test_sid.py
 
 siege: export CADDYSNAKE_SIEGE = 1
-siege: test-go test-python test-e2e test-autobahn test-sanitizers ## run the long tests whole; `make test` runs a tenth of them
+siege: test-go fuzz test-python test-e2e test-autobahn test-sanitizers ## run the long tests whole, and all on each Python; `make test` runs a tenth
 
 test-sanitizers: ## run the end-to-end tests with threads under ASan, UBSan and the race detector
 	@$(PYTHON) tools/test_sanitizers.py

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support import not_in_threads
+from support import not_in_threads, siege
 from support.browser import Browser, find
 from support.check import Servers
 from support.project import Project
@@ -25,20 +25,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--worker-python",
         action="append",
         metavar="PATH",
-        help="run workers on this interpreter, which has tests/requirements.txt installed; may be repeated "
-        "(default: the one that runs pytest)",
+        help="run workers on this interpreter, which has tests/requirements.txt installed; may be repeated, from old "
+        "to new (default: the one that runs pytest)",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that uses a worker on each interpreter and with each runtime."""
+    """Run every test that uses a worker with each runtime, on each interpreter that support/siege.py leaves it."""
     if "worker" in metafunc.fixturenames:
-        pythons = metafunc.config.getoption("--worker-python") or [sys.executable]
+        found = metafunc.config.getoption("--worker-python") or [sys.executable]
+        pythons = siege.pythons(metafunc.definition.nodeid, found)
         only = metafunc.definition.get_closest_marker("only_thread")
-        found = [worker for worker in workers(pythons) if worker.runtime == "thread" or not only]
+        chosen = [worker for worker in workers(pythons) if worker.runtime == "thread" or not only]
         # The tests of a file share servers if they run on the same kind of worker, and no others.
         file = metafunc.module.__name__
-        groups = [pytest.param(worker, marks=pytest.mark.xdist_group(f"{file}-{worker}")) for worker in found]
+        groups = [pytest.param(worker, marks=pytest.mark.xdist_group(f"{file}-{worker}")) for worker in chosen]
         metafunc.parametrize("worker", groups, ids=str, scope="session")
 
 

@@ -60,6 +60,7 @@ def main() -> None:
         "LANG": "C.UTF-8",
         "PYTHONDONTWRITEBYTECODE": "1",
         "CADDYSNAKE_SIEGE": os.environ.get("CADDYSNAKE_SIEGE", ""),
+        "CI": os.environ.get("CI", ""),  # pytest cuts its messages short elsewhere
     }
     pytest = (f"/venvs/{PYTHONS[0]}/bin/python", "-m", "pytest", *workers, *(sys.argv[1:] or (*PARALLEL, *TESTS)))
     _run_isolated("sh", "-c", _ENTER, "sh", ROOT, root, "env", "-i", *(f"{k}={v}" for k, v in env.items()), *pytest)

@@ -21,7 +21,7 @@ that ends must end with status 0, unless the test itself has waited for its end 
 no temporary file. No test has to ask for these checks.
 
 What an ordinary client does not do, raw.py (HTTP/1.1) and http2.py do by hand. cases.py talks to the conformance apps,
-memory.py watches processes grow, and siege.py says how much of a long test to run.
+memory.py watches processes grow, and siege.py says how much of a long test to run, and what on each Python.
 
 No test sleeps: `wait_until` (polling.py) and `Log.wait_for` (log.py) poll with a deadline.
 """

@@ -163,5 +163,5 @@ def _descriptors(server: Server) -> dict[int, int]:
 def _persisting(problems: Callable[[], list[str]]) -> list[str]:
     """What `problems` still names after a while: closing and exiting take their time."""
     with suppress(AssertionError, psutil.Error):
-        wait_until(lambda: not problems(), "end of it", 5)
+        wait_until(lambda: not problems(), "end of it")
     return problems()

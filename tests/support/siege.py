@@ -1,10 +1,31 @@
-"""How much of a long test to run: a tenth, or with CADDYSNAKE_SIEGE=1 (as `make siege` sets it) the whole."""
+"""How much of the suite to run: a tenth of a long test, or all with CADDYSNAKE_SIEGE=1, as `make siege` sets it."""
 
 import os
 
 SIEGE = os.environ.get("CADDYSNAKE_SIEGE") == "1"
 
+# The files whose tests are about Caddy's part, which no Python changes: without SIEGE they run on the newest alone.
+CADDYS_PART = (
+    "conformance/test_files.py",
+    "test_autoreload_browser.py",
+    "test_drain.py",
+    "test_dynamic.py",
+    "test_examples.py",
+    "test_memory.py",
+    "test_python_reload.py",
+    "test_python_server.py",
+    "test_recycling.py",
+    "test_waiting.py",
+    "test_websocket_idle.py",
+    "threats/",
+)
+
 
 def share(whole: int) -> int:
     """How many of `whole` tries to make."""
     return whole if SIEGE else whole // 10
+
+
+def pythons(test: str, found: list[str]) -> list[str]:
+    """The interpreters, of those `found` from old to new, that a test (by its id) runs on."""
+    return found[-1:] if not SIEGE and test.startswith(CADDYS_PART) else found
