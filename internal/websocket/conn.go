@@ -62,7 +62,7 @@ type Conn struct {
 	options   Options
 	input     input
 	message   message   // the one that is being received
-	inflater  *inflater // of message, if that is compressed
+	inflater  *inflater // of the message whose part Next has returned last, if that is compressed
 	answered  bool      // the peer has closed, and has got its answer
 	output    output
 
@@ -123,6 +123,7 @@ func (c *Conn) Shut(code int, reason string) {
 // back what was sent last. Next must have returned an error.
 func (c *Conn) Linger() {
 	defer c.input.release()
+	c.dropInflater()
 	_ = c.transport.SetReadDeadline(time.Now().Add(closeTimeout))
 	err := c.input.skip(c.message.left)
 	for err == nil && !c.answered {

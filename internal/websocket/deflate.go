@@ -98,10 +98,10 @@ func (c *Conn) inflate() (frame []byte, end bool, err error) {
 			return nil, false, err
 		}
 	}
-	c.dropInflater()
 	return in.out[:n], true, nil
 }
 
+// dropInflater lets others have the inflater, and with it what inflate has returned.
 func (c *Conn) dropInflater() {
 	if c.inflater != nil {
 		c.inflater.conn = nil

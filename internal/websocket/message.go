@@ -36,13 +36,15 @@ func (c *Conn) Next() (Part, error) {
 	part, err := c.next()
 	if err != nil {
 		err = c.ended(err)
-		c.dropInflater()
 	}
 	return part, err
 }
 
 func (c *Conn) next() (Part, error) {
 	m := &c.message
+	if !m.open {
+		c.dropInflater() // of the message before, whose last part was valid until now
+	}
 	if err := c.advance(); err != nil {
 		return Part{}, err
 	}

@@ -63,6 +63,15 @@ func frame(op ws.OpCode, fin bool, payload []byte) []byte {
 	return ws.MustCompileFrame(ws.MaskFrameInPlace(f))
 }
 
+// compressed makes a masked frame of a compressed message.
+func compressed(message string) []byte {
+	w := newDeflater(maxBits)
+	w.write([]byte(message), true)
+	f := frame(ws.OpBinary, true, w.made)
+	f[0] |= 0x40
+	return f
+}
+
 // next reads a frame of the Conn's.
 func (c client) next() ws.Frame {
 	c.t.Helper()
@@ -144,12 +153,18 @@ func TestMessages(t *testing.T) {
 
 // The buffer of a read belongs to nobody while nothing comes.
 func TestWaitingHoldsNoBuffer(t *testing.T) {
-	c, peer := connect(t, true, nil, Options{})
+	c, peer := connect(t, true, nil, Options{Compression: Compression{On: true, bits: maxBits}})
 	ended := make(chan error, 1)
 	go func() {
 		_, err := c.Next()
+		if err == nil {
+			_, err = c.Next()
+		}
 		ended <- err
 	}()
+	if _, err := peer.Write(compressed("before")); err != nil {
+		t.Fatal(err)
+	}
 	whole := frame(ws.OpText, true, []byte("x"))
 	if _, err := peer.Write(whole[:3]); err != nil { // a part of the header
 		t.Fatal(err)
@@ -159,7 +174,7 @@ func TestWaitingHoldsNoBuffer(t *testing.T) {
 	if err := <-ended; !errors.As(err, &closed) || closed.Code != CodeLost {
 		t.Fatalf("got %v, want a lost connection", err)
 	}
-	if c.input.buf != nil || c.input.chunk != nil || c.input.small != nil {
+	if c.input.buf != nil || c.input.chunk != nil || c.input.small != nil || c.inflater != nil {
 		t.Error("a buffer is held")
 	}
 }
@@ -242,24 +257,41 @@ func TestShutInterruptsNext(t *testing.T) {
 	}
 }
 
+// The part of a compressed message that Next has returned stays as it is while other sockets receive.
+func TestCompressedPartStaysValid(t *testing.T) {
+	options := Options{Compression: Compression{On: true, bits: maxBits}}
+	for i := range 20 { // a pool gives a buffer back to whoever comes next, most of the time
+		var parts [2]Part
+		for j := range parts {
+			c, peer := connect(t, true, nil, options)
+			if _, err := peer.Write(compressed(strings.Repeat(string([]byte{byte(i), byte(j)}), 1000))); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if parts[j], err = c.Next(); err != nil || !parts[j].End {
+				t.Fatalf("got %+v, %v", parts[j], err)
+			}
+		}
+		for j, part := range parts {
+			if !bytes.Equal(part.Frame[Room:], bytes.Repeat([]byte{byte(i), byte(j)}, 1000)) {
+				t.Fatalf("message %d of %d is another socket's: %x", j, i, part.Frame[Room:Room+2])
+			}
+		}
+	}
+}
+
 // What is announced too large costs nothing, and what inflates too large is not held.
 func TestThreat16TooLarge(t *testing.T) {
-	var bomb bytes.Buffer
-	w := newDeflater(maxBits)
-	w.write(make([]byte, 64<<20), true)
-	bomb.Write(w.made)
 	header := func(length int64) []byte {
 		var b bytes.Buffer
 		_ = ws.WriteHeader(&b, ws.Header{Fin: true, OpCode: ws.OpBinary, Length: length, Masked: true})
 		return b.Bytes()
 	}
-	compressed := frame(ws.OpBinary, true, bomb.Bytes())
-	compressed[0] |= 0x40
 	for name, sent := range map[string][]byte{
 		"announced":  header(1<<20 + 1),
 		"enormous":   header(1<<63 - 1),
 		"fragments":  append(frame(ws.OpText, false, make([]byte, 1<<20)), frame(ws.OpContinuation, true, []byte("x"))...),
-		"compressed": compressed,
+		"compressed": compressed(strings.Repeat("\x00", 64<<20)),
 	} {
 		c, peer := connect(t, true, nil, Options{Compression: Compression{On: true, bits: maxBits}})
 		go func() { _, _ = peer.Write(sent) }()
