@@ -21,15 +21,16 @@ var livePools sync.Map
 // their requests, endless ones too, and only then are the pools closed; so this has to come first.
 func drainAll() {
 	livePools.Range(func(key, _ any) bool {
-		go func() {
-			p := key.(*pool)
-			p.drain()
-			p.shutWebSockets()
-			<-p.overdue
-			p.close()
-		}()
+		go key.(*pool).drainBeforeExit()
 		return true
 	})
+}
+
+func (p *pool) drainBeforeExit() {
+	p.drain()
+	p.shutWebSockets()
+	<-p.overdue
+	p.close()
 }
 
 // closePools stops all pools, side by side: when Caddy exits and its HTTP servers have stopped.

@@ -344,6 +344,9 @@ func (t *thread) Reason() string { return t.output.explain("its thread ended") }
 // Pid implements interpreter.
 func (t *thread) Pid() int { return os.Getpid() }
 
+// Stopped implements interpreter: Caddy would be stopped with it.
+func (t *thread) Stopped() bool { return false }
+
 // Files implements interpreter.
 func (t *thread) Files() (wire.FileSource, int) { return t.files, t.fd }
 

@@ -135,6 +135,7 @@ func (w *fakeWorker) serve() {
 func (w *fakeWorker) Exited() <-chan struct{} { return w.exited }
 func (w *fakeWorker) Reason() string          { return errDie.Error() }
 func (w *fakeWorker) Pid() int                { return os.Getpid() }
+func (w *fakeWorker) Stopped() bool           { return false }
 func (w *fakeWorker) Kill()                   { _ = w.rw.Close() }
 
 // responseHead is the head of a RESPONSE.

@@ -22,6 +22,9 @@ const (
 // errNoAnswer is what a monitor fails with when it has not answered in time. It is of no use any more then.
 var errNoAnswer = errors.New("the worker does not answer")
 
+// errStopped is why no answer is to be waited for.
+var errStopped = fmt.Errorf("%w: a signal has stopped it", errNoAnswer)
+
 // monitor is Caddy's end of the socket on which a worker is asked about requests that have run for too long. A thread that
 // does nothing else answers there (python/caddysnake/monitor.py), so that a worker whose event loop is blocked does too.
 // The worker's watch alone uses it.

@@ -36,6 +36,7 @@ var (
 // workers are started and replaced is in slot.go, how the pool ends in drain.go.
 type pool struct {
 	settings settings
+	began    time.Time // when its workers began to start: its code is not newer
 	launch   launcher
 	anew     renewer // nil: launch does for a replacement too
 	logger   *zap.Logger
@@ -83,7 +84,7 @@ type waiter struct {
 // be nil.
 func newPool(ctx context.Context, s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
 	p := &pool{
-		settings: s, launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
+		settings: s, began: time.Now(), launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
 		overdue: make(chan struct{}), drained: make(chan struct{}),
 	}
@@ -91,7 +92,6 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 		p.wanted = make(chan struct{}, 1)
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	began := time.Now()
 	first := make(chan error, s.Workers)
 	for range s.Workers {
 		p.addSlot(first)
@@ -111,7 +111,10 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 		go p.scale()
 	}
 	livePools.Store(p, nil)
-	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(began)))
+	if caddy.Exiting() { // and drainAll may have looked before
+		go p.drainBeforeExit()
+	}
+	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(p.began)))
 	return p, nil
 }
 
@@ -255,10 +258,11 @@ func (p *pool) withdraw(w *worker) {
 	w.checkIdle()
 }
 
-// restore gives requests again to a worker that was withdrawn and whose successor could not start.
-func (p *pool) restore(w *worker) {
+// restore gives requests again, for a while at least, to a worker that was withdrawn and whose successor could not start.
+func (p *pool) restore(w *worker, pause time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.spared = time.Now().Add(pause)
 	if w.state != stateDraining {
 		return
 	}

@@ -195,6 +195,9 @@ func (p *process) Exited() <-chan struct{} { return p.exited }
 // Pid implements interpreter.
 func (p *process) Pid() int { return p.cmd.Process.Pid }
 
+// Stopped implements interpreter.
+func (p *process) Stopped() bool { return isStopped(p.cmd.Process.Pid) }
+
 // Files implements interpreter.
 func (p *process) Files() (wire.FileSource, int) { return p.files, descriptorsFD }
 

@@ -22,6 +22,13 @@ func changed(before, after fs.FileInfo) bool {
 	return before.Sys().(*syscall.Stat_t).Ctim != after.Sys().(*syscall.Stat_t).Ctim
 }
 
+// isStopped tells whether a signal has stopped a child. One that a debugger has stopped counts as running.
+func isStopped(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WSTOPPED|unix.WNOHANG|unix.WNOWAIT, nil)
+	return err == nil && info.Signo != 0
+}
+
 // awaitExit waits until a child has exited, and leaves it to be reaped: nobody else gets its number until then.
 func awaitExit(pid int) {
 	for errors.Is(unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil), unix.EINTR) {

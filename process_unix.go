@@ -23,6 +23,9 @@ func changed(before, after fs.FileInfo) bool {
 	return before.Sys().(*syscall.Stat_t).Ctimespec != after.Sys().(*syscall.Stat_t).Ctimespec
 }
 
+// isStopped cannot tell here whether a signal has stopped a child; its monitor does not answer then.
+func isStopped(int) bool { return false }
+
 // waitid(2) of macOS and the BSDs, which package unix does not have.
 const (
 	idTypePid = 1    // P_PID

@@ -221,7 +221,7 @@ func (s *slot) replaceLive(w *worker, reason string) *worker {
 			s.again = time.After(renewalPause)
 			s.logger.Error("new worker did not start, the old one goes on",
 				zap.String("reason", reason), zap.Error(err), zap.Duration("again_after", renewalPause))
-			s.pool.restore(w)
+			s.pool.restore(w, renewalPause)
 		}
 		return w
 	}
@@ -246,24 +246,23 @@ func (s *slot) awaitTurn(w *worker) (done func(), ok bool) {
 	if s.pool.isDraining() {
 		return nil, false // the whole pool drains
 	}
-	if !w.isServing() {
-		return func() {}, true
-	}
+	var oldOver <-chan struct{} // nil: there is no old one to wait for
+	renewing := s.pool.renewing
 	if s.old != nil {
+		oldOver, renewing = s.old.over, nil
+	}
+	for w.isServing() {
 		select {
-		case <-s.old.over:
+		case <-oldOver:
+			oldOver, renewing = nil, s.pool.renewing
+		case renewing <- struct{}{}:
+			return func() { <-s.pool.renewing }, true
+		case <-w.renewal: // it may have been condemned
 		case <-w.over:
 			return nil, false
 		case <-s.ctx.Done():
 			return nil, false
 		}
 	}
-	select {
-	case s.pool.renewing <- struct{}{}:
-		return func() { <-s.pool.renewing }, true
-	case <-w.over:
-		return nil, false
-	case <-s.ctx.Done():
-		return nil, false
-	}
+	return func() {}, true
 }

@@ -105,14 +105,32 @@ func TestSlotKeepsItsWorkerWhenNoOtherStarts(t *testing.T) {
 func TestSlotGivesACondemnedWorkerItsRequestsBackWhenNoOtherStarts(t *testing.T) {
 	p, starts := poolThatStartsOnce(t)
 	w := only(t, p)
-	for range 2 { // the second time within the pause after the first failure
-		before := starts.Load()
-		w.condemn("its event loop is blocked")
-		eventually(t, "another one was tried", func() bool { return starts.Load() == before+1 })
-		if got := only(t, p); got != w || w.isCondemned() {
-			t.Fatalf("worker %p serves, want the one that was condemned, %p", got, w)
-		}
+	w.condemn("its event loop is blocked")
+	eventually(t, "another one was tried", func() bool { return starts.Load() == 2 })
+	if got := only(t, p); got != w {
+		t.Fatalf("worker %p serves, want the one that was condemned, %p", got, w)
 	}
+	w.condemn("its event loop is blocked")
+	if state(w) != stateReady || w.isDoomed() {
+		t.Error("it is condemned again before another one is tried again")
+	}
+}
+
+func TestSlotReplacesAWorkerThatIsCondemnedWhileItWaitsForItsTurn(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
+	first := place(t, p)
+	first.renew("test")
+	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
+	second := only(t, p)
+	second.renew("test")
+	eventually(t, "its supervisor waits for the first one", func() bool { return len(second.renewal) == 0 })
+	second.condemn("its event loop is blocked")
+	eventually(t, "a third worker serves", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.workers) == 1 && p.workers[0] != second
+	})
+	p.release(first, false)
 }
 
 func TestSlotReplacesACondemnedWorkerWhileAnOlderOneDrains(t *testing.T) {

@@ -99,7 +99,7 @@ func (w *worker) watchRequests(m monitor) {
 		if problem != "" {
 			w.condemn(problem)
 		}
-		if count > 0 && !others && w.isCondemned() {
+		if count > 0 && !others && w.isDoomed() {
 			w.stop() // nobody waits for what is left
 			return
 		}
@@ -107,7 +107,7 @@ func (w *worker) watchRequests(m monitor) {
 }
 
 // endOverdue ends the requests that were open at a mark and have not begun to answer. It returns what is wrong with the
-// worker as a whole, "" if nothing is; it fails if the worker does not answer.
+// worker as a whole, "" if nothing is; it fails if the worker does not answer, or cannot.
 func (w *worker) endOverdue(m monitor, then mark) (problem string, err error) {
 	var v verdict
 	for _, o := range w.conn.Overdue(then.newest, then.at) {
@@ -126,7 +126,11 @@ func (w *worker) endOverdue(m monitor, then mark) (problem string, err error) {
 			continue
 		}
 		if problem == "" {
-			v, err = m.end(o.Stream)
+			if w.interp.Stopped() {
+				err = errStopped
+			} else {
+				v, err = m.end(o.Stream)
+			}
 			switch {
 			case err != nil:
 				problem = err.Error()
@@ -144,10 +148,11 @@ func (w *worker) endOverdue(m monitor, then mark) (problem string, err error) {
 }
 
 // condemn has another worker take this one's place, unless it is not in service anyway; what it still does for others it may
-// finish. If no other one starts, it is given requests again, see slot.replaceLive.
+// finish. If no other one starts, it is given requests again, see slot.replaceLive, and is not condemned for as long as it
+// takes until that is tried anew.
 func (w *worker) condemn(reason string) {
 	w.pool.mu.Lock()
-	ready := w.state == stateReady
+	ready := w.state == stateReady && time.Now().After(w.spared)
 	w.condemned = w.condemned || ready
 	w.pool.mu.Unlock()
 	if ready {
@@ -156,10 +161,11 @@ func (w *worker) condemn(reason string) {
 	}
 }
 
-func (w *worker) isCondemned() bool {
+// isDoomed tells whether the worker has been condemned and will not be needed again.
+func (w *worker) isDoomed() bool {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
-	return w.condemned
+	return w.condemned && (w.retired || w.pool.draining)
 }
 
 // awaitsClient tells whether e waits for more of its request's body, or has got some since then.

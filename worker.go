@@ -29,6 +29,8 @@ type interpreter interface {
 	Kill()
 	// Pid is the number of the process that it runs in.
 	Pid() int
+	// Stopped tells whether a signal has stopped it, and it has not been continued.
+	Stopped() bool
 	// Files is where the descriptors arrive that it sends, and the number of the socket that it sends them on; nil and 0
 	// if it cannot.
 	Files() (wire.FileSource, int)
@@ -76,6 +78,8 @@ type worker struct {
 	requests  uint64        // how many it has been given; guarded by pool.mu
 	limit     uint64        // how many it is given before it is replaced; 0: no limit
 	condemned bool          // it is draining because requests do not end; guarded by pool.mu
+	spared    time.Time     // until then it is not condemned: nobody could follow it; guarded by pool.mu
+	retired   bool          // another one serves in its place, or none is to; guarded by pool.mu
 	cut       bool          // what was left of its requests has been cut off; guarded by pool.mu
 	idle      chan struct{} // closed when it is draining and nothing is open; guarded by pool.mu
 	pace      pace          // guarded by pool.mu
@@ -196,6 +200,9 @@ func (p *pool) logStartError(logger *zap.Logger, err error) {
 // or have been cut off after the drain timeout, or when the pool ends. It returns when the worker is over.
 func (w *worker) retire() {
 	w.pool.withdraw(w)
+	w.pool.mu.Lock()
+	w.retired = true
+	w.pool.mu.Unlock()
 	var overdue <-chan time.Time
 	if timeout := w.pool.settings.DrainTimeout; timeout > 0 {
 		timer := time.NewTimer(timeout)
