@@ -96,6 +96,14 @@ func (a *autoreload) follow(folder string) error {
 	return nil
 }
 
+// catchUp reloads the app if its files have changed since its workers began to start: it may have been running, and nobody
+// have watched, or somebody whose debounce is not over.
+func (a *autoreload) catchUp(began time.Time) {
+	if changed := changedSince(a.ref.current().WorkingDir, began); len(changed) > 0 {
+		a.fired(changed)
+	}
+}
+
 // fired is told what has changed.
 func (a *autoreload) fired(changed []string) {
 	a.mu.Lock()

@@ -192,6 +192,9 @@ func (ref *poolRef) start(g *generation) (err error) {
 	case err == nil:
 		ref.key, ref.held = key, p
 		ref.publish(round, s, p, nil)
+		if ref.autoreload != nil {
+			ref.autoreload.catchUp(p.began)
+		}
 	case ref.autoreload != nil && !errors.Is(err, errInterrupted):
 		ref.logger.Error("python app does not run, autoreload waits for a change", zap.Error(err))
 		ref.publish(round, s, nil, newFailure(s, err))
@@ -301,7 +304,7 @@ func (ref *poolRef) letGo() {
 	if ref.held == nil {
 		return
 	}
-	if ref.autoreload != nil {
+	if users, _ := pools.References(ref.key); ref.autoreload != nil && users == 1 {
 		ref.held.limitDrain(oldInstanceTime)
 		ref.held.shutWebSockets() // whoever develops wants to see the new code
 	}

@@ -17,6 +17,9 @@ import (
 // checkout writes many.
 const debounce = 500 * time.Millisecond
 
+// rootInterval is how often a root that has gone is looked for: a deploy or a checkout may put another one in its place.
+const rootInterval = 250 * time.Millisecond
+
 // watcher tells when Python files below a folder are written, made, removed or renamed. Folders that are hidden, hold
 // installed packages or compiled modules are left out, and links are not followed.
 type watcher struct {
@@ -52,6 +55,8 @@ func (w *watcher) close() { _ = w.events.Close() }
 func (w *watcher) run() {
 	quiet := time.NewTimer(0)
 	<-quiet.C
+	look := time.NewTicker(rootInterval)
+	defer look.Stop()
 	for {
 		select {
 		case event, ok := <-w.events.Events:
@@ -72,6 +77,11 @@ func (w *watcher) run() {
 				continue
 			}
 			w.logger.Error("watching for autoreload", zap.Error(err))
+		case <-look.C:
+			if _, watched := w.folders[w.root]; !watched && w.isBack() {
+				w.note(w.root)
+				quiet.Reset(debounce)
+			}
 		case <-quiet.C:
 			if len(w.changed) > 0 {
 				w.fired(w.changed)
@@ -110,6 +120,18 @@ func (w *watcher) look(event fsnotify.Event) bool {
 	return false
 }
 
+// isBack watches the root, which had gone, if there is one again.
+func (w *watcher) isBack() bool {
+	if err := w.add(w.root, func(string) {}); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			w.logger.Error("watching for autoreload", zap.String("folder", w.root), zap.Error(watchAdvice(err)))
+		}
+		return false
+	}
+	_, watched := w.folders[w.root]
+	return watched
+}
+
 // note adds to changed.
 func (w *watcher) note(path string) {
 	for _, other := range w.changed {
@@ -122,19 +144,10 @@ func (w *watcher) note(path string) {
 
 // add watches a folder and those below it. found gets the Python files in them.
 func (w *watcher) add(folder string, found func(path string)) error {
-	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && path != w.root: // it has gone meanwhile
+	return walkSources(w.root, folder, func(path string, entry fs.DirEntry) error {
+		if !entry.IsDir() {
+			found(path)
 			return nil
-		case err != nil:
-			return err
-		case !entry.IsDir():
-			if isPython(path) {
-				found(path)
-			}
-			return nil
-		case path != w.root && skipped(path):
-			return fs.SkipDir
 		}
 		if err := w.events.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -142,6 +155,35 @@ func (w *watcher) add(folder string, found func(path string)) error {
 		w.folders[path] = struct{}{}
 		return nil
 	})
+}
+
+// walkSources visits a folder of a root, those below it, and the Python files in them, but what is left out.
+func walkSources(root, folder string, visit func(path string, entry fs.DirEntry) error) error {
+	return filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path != root: // it has gone meanwhile
+			return nil
+		case err != nil:
+			return err
+		case entry.IsDir() && path != root && skipped(path):
+			return fs.SkipDir
+		case entry.IsDir() || isPython(path):
+			return visit(path, entry)
+		}
+		return nil
+	})
+}
+
+// changedSince returns the Python files of a root that have been written since then, as far as it can be read.
+func changedSince(root string, then time.Time) []string {
+	var changed []string
+	_ = walkSources(root, root, func(path string, entry fs.DirEntry) error {
+		if info, err := entry.Info(); err == nil && !entry.IsDir() && info.ModTime().After(then) {
+			changed = append(changed, path)
+		}
+		return nil
+	})
+	return changed
 }
 
 // addLater watches what was made just now, if it is a folder, and notes the files that are in it by now.

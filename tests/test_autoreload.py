@@ -197,6 +197,55 @@ def test_a_rename_and_an_editors_atomic_save(serve: Servers, project: Project) -
     assert [entry["changed"] for entry in reloads(server)] == [["version.py"]] * 2
 
 
+@pytest.mark.expect_errors(*DOES_NOT_RUN)
+def test_a_file_that_is_removed(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload"))
+    content = project.module.read_text()
+    project.module.unlink()
+    assert "No module named 'version'" in wait_failed(server).text
+    project.module.write_text(content)
+    wait_for(server, "1")
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN, "working_dir")
+def test_another_folder_in_the_place_of_the_old_one(serve: Servers, project: Project, tmp_path: Path) -> None:
+    server = serve(project.site("autoreload"))
+    assert version(server) == "1"
+    project.folder.rename(tmp_path / "old")
+    Project(tmp_path / "new", "2").folder.rename(project.folder)
+    wait_for(server, "2")
+    project.write("3")
+    wait_for(server, "3")
+
+
+def test_a_save_and_a_reload_of_the_configuration(serve: Servers, project: Project) -> None:
+    """The workers stay, for their settings do; what was saved just before, or while nobody watched, is not lost."""
+    server = serve(f"respond /health 1\n{project.site()}")
+    project.write("2")
+    assert server.reload(f"respond /health 2\n{project.site('autoreload')}").returncode == 0
+    wait_for(server, "2")
+    project.write("3")
+    assert server.reload(f"respond /health 3\n{project.site('autoreload')}").returncode == 0
+    wait_for(server, "3")
+    assert version(server) == "3"
+
+
+def test_another_site_with_the_same_app(serve: Servers, project: Project) -> None:
+    """The two share their workers; autoreload is one's alone."""
+    other = project.site().replace("python {", "python /other* {")
+    server = serve(f"{other}\n{project.site('autoreload')}")
+    before = server.get("/other").json()["instance"]
+    assert before in instances(server)
+    with WebSocket(server, "/other") as open_before:
+        project.write("2")
+        wait_for(server, "2")
+        assert server.get("/other").json()["version"] == "1"
+        with WebSocket(server, "/other") as open_after:
+            for socket in (open_before, open_after):
+                socket.text("hello")
+                assert socket.message() == "1 hello"
+
+
 def test_a_checkout_of_200_files(serve: Servers, project: Project, tmp_path: Path) -> None:
     def git(*arguments: str) -> None:
         command = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", *arguments]
