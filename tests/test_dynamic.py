@@ -63,6 +63,21 @@ def test_many_tenants_with_few_places(serve: Servers, tenants: NewTenants) -> No
     assert Counter(started(server)).keys() == set(names)
 
 
+def test_the_app_that_nobody_has_asked_for_longest_leaves_first(serve: Servers, tenants: NewTenants) -> None:
+    server = serve(tenants("alice", "bob", "carol", "dave").site("max_dynamic_apps 3"))
+    alice, bob, carol = (answered(server, name) for name in ("alice", "bob", "carol"))
+    assert answered(server, "alice") == alice
+    dave = answered(server, "dave")
+    assert server.worker_pids() == {alice, carol, dave}, f"all but bob's, {bob}"
+    assert [answered(server, name) for name in ("alice", "carol", "dave")] == [alice, carol, dave]
+
+
+def test_no_limit(serve: Servers, tenants: NewTenants) -> None:
+    names = ["alice", "bob", "carol"]
+    server = serve(tenants(*names).site("max_dynamic_apps 0"))
+    assert {answered(server, name) for name in names} == server.worker_pids()
+
+
 def ask_with_own_client(server: Server, tenant: str) -> None:
     with server.new_client() as client:
         response = get(server, tenant, client=client)
