@@ -19,14 +19,12 @@ PYTHONS = ("3.14", "3.15")
 # For some time after a Python is new there are packages that cannot be installed on it, and what needs them.
 NOT_YET = {"3.15": ("orjson", "nicegui", "pyyaml")}
 
-# WSGI, ASGI, ESGI, WebSockets, lifespan, streaming, reloads, packages in C, and what is special to threads.
+# WSGI, ASGI, ESGI, WebSockets, lifespan, reloads, packages in C, and what is special to threads.
 TESTS = (
     "conformance/test_asgi.py",
-    "test_django.py",
     "test_fastapi.py",
     "test_gevent.py",
     "test_lifecycle.py",
-    "test_sse.py",
     "test_thread.py",
     "test_websocket_apps.py",
 )
