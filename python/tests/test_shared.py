@@ -5,13 +5,16 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import subprocess
 import sys
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from caddysnake.shared import Shared
+from driver import PACKAGE
 
 
 @pytest.fixture
@@ -85,6 +88,26 @@ def test_packages_stay(shared: Shared, root: str) -> None:
     assert load("shared_package") is package
     assert sys.path.count(folder) == 1
     del sys.modules["shared_package"]
+
+
+def test_an_app_whose_folder_is_the_virtual_environment_is_imported_anew(tmp_path: Path) -> None:
+    """`python -m venv .`: the folder is sys.prefix too, and the app is no installed package all the same."""
+    venv.create(tmp_path, symlinks=True)
+    (tmp_path / "app.py").touch()
+    program = f"""
+import sys
+from caddysnake.shared import Shared
+shared, root = Shared(), {str(tmp_path)!r}
+assert sys.prefix == root
+shared.enter(root, 1, [root], [], {{}})
+import app as first
+shared.commit(1)
+shared.enter(root, 2, [root], [], {{}})
+import app as second
+assert first is not second
+"""
+    python, environment = tmp_path / "bin" / "python", {"PYTHONPATH": str(PACKAGE.parent)}
+    subprocess.run([python, "-c", program], env=environment, check=True)
 
 
 def test_a_generation_that_fails_is_as_if_it_had_not_been(shared: Shared, root: str) -> None:
