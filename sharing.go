@@ -22,8 +22,8 @@ func checkSharing(a, b settings) error {
 	if a.WorkingDir == b.WorkingDir {
 		return nil
 	}
-	names := moduleNames(b.WorkingDir)
-	for _, name := range slices.Sorted(maps.Keys(moduleNames(a.WorkingDir))) {
+	names := moduleNames(b.WorkingDir, b.App)
+	for _, name := range slices.Sorted(maps.Keys(moduleNames(a.WorkingDir, a.App))) {
 		if names[name] {
 			return fmt.Errorf("%s, but both folders have a module %q: rename one, or set workers_runtime process for one app",
 				apps, name)
@@ -55,35 +55,53 @@ func differingVariable(a, b []string) string {
 // identifier is what can be imported, in the part of Unicode that is likely in a file's name.
 var identifier = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]*$`)
 
-// neverImported are modules that lie in the folders of many apps and that apps do not import.
+// neverImported are modules that lie in the folders of many apps and that apps do not import, unless they are the app.
 var neverImported = map[string]bool{
 	"__pycache__": true, "conftest": true, "manage": true, "setup": true, "test": true, "tests": true,
 }
 
-// moduleNames returns what can be imported from dir: modules, packages and folders that hold modules.
-func moduleNames(dir string) map[string]bool {
+const (
+	// moduleDepth is how deep in a folder modules are looked for, as in api/v1/users/views.py.
+	moduleDepth = 4
+	// moduleFolders is how many folders in a folder are looked at: it may hold what users have uploaded.
+	moduleFolders = 1000
+)
+
+// moduleNames returns what the app "module:variable" can import from dir: modules, packages and folders that hold modules.
+func moduleNames(dir, app string) map[string]bool {
 	names := map[string]bool{}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return names // the app's start says what is wrong
 	}
+	own := app[:strings.IndexAny(app+":", ".:")]
 	for _, entry := range entries {
 		name, rest, _ := strings.Cut(entry.Name(), ".")
-		if !identifier.MatchString(name) || neverImported[name] {
-			continue
-		}
-		isModule := rest == "py" || strings.HasSuffix(rest, "so") || strings.HasSuffix(rest, "pyd")
-		if rest == "" && !isModule {
-			isModule = holdsModules(filepath.Join(dir, name))
-		}
-		if isModule {
+		budget := moduleFolders
+		switch {
+		case neverImported[name] && name != own, !identifier.MatchString(name):
+		case isModule(entry), rest == "" && (name == own || holdsModules(filepath.Join(dir, name), moduleDepth, &budget)):
 			names[name] = true
 		}
 	}
 	return names
 }
 
-func holdsModules(dir string) bool {
+// isModule tells whether an entry of a folder is the file of a module.
+func isModule(entry os.DirEntry) bool {
+	name, rest, _ := strings.Cut(entry.Name(), ".")
+	return identifier.MatchString(name) && slices.Contains([]string{".py", ".pyc", ".so", ".pyd"}, filepath.Ext("."+rest))
+}
+
+// holdsModules tells whether there are modules in dir, or in folders in it down to that depth. It looks at no more of them
+// than the budget allows.
+func holdsModules(dir string, depth int, budget *int) bool {
+	if depth == 0 || *budget == 0 || skipped(dir) {
+		return false
+	}
+	*budget--
 	entries, _ := os.ReadDir(dir)
-	return slices.ContainsFunc(entries, func(entry os.DirEntry) bool { return strings.HasSuffix(entry.Name(), ".py") })
+	return slices.ContainsFunc(entries, isModule) || slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
+		return identifier.MatchString(entry.Name()) && holdsModules(filepath.Join(dir, entry.Name()), depth-1, budget)
+	})
 }
