@@ -3,6 +3,7 @@
 All that does not depend on where a worker runs is tested with both runtimes elsewhere.
 """
 
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -247,6 +248,23 @@ def test_a_reload_imports_the_app_anew_and_drops_no_request(serve: Servers, tmp_
     load.wait_for(20)
     load.stop()
     for path in ("/", "/lazy", "/file"):
+        assert set(versions(server, path)) == {"22"}
+
+
+def test_an_apps_folder_may_be_a_virtual_environment_and_have_caddys_data(
+    serve: Servers, worker: Worker, tmp_path: Path
+) -> None:
+    """As a home folder may. What is installed there, and Caddy's own, stays; the app is imported anew."""
+    home = tmp_path / "home"
+    subprocess.run([worker.python, "-m", "venv", "--without-pip", home], check=True)
+    write_app(home, "main", "1")
+    site = f"python {{\nmodule_wsgi main:app\nworking_dir {home}\nvenv {home}\nworkers_runtime thread\n}}"
+    server = serve(site, XDG_DATA_HOME=str(home / "data"))
+    assert list(home.glob("data/caddy/python/*/caddysnake"))
+    assert server.get("/lazy").text == "1"
+    write_app(home, "main", "22")
+    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    for path in ("/", "/lazy"):
         assert set(versions(server, path)) == {"22"}
 
 

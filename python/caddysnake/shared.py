@@ -173,11 +173,11 @@ def _paths(module: ModuleType) -> list[str]:
         return []
 
 
-# What is installed stays, also where a virtual environment, or Python itself, lies within an app's folder.
+# What is installed stays, also where a virtual environment, Python itself, or this package lies within an app's folder.
 # sys.prefix is none of these folders: it is that of the app where that is `python -m venv .`.
 _LIBRARIES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-_LIBRARIES.append(os.path.join(sys.base_prefix, "DLLs"))  # Windows: the standard library's extension modules
-_INSTALLED = tuple({path + os.sep for path in _LIBRARIES})
+_DLLS = os.path.join(sys.base_prefix, "DLLs")  # the rest of Windows' standard library
+_INSTALLED = tuple({path + os.sep for path in (*_LIBRARIES, _DLLS, os.path.dirname(__file__))})
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 

@@ -110,6 +110,17 @@ assert first is not second
     subprocess.run([python, "-c", program], env=environment, check=True)
 
 
+def test_the_worker_package_stays_where_an_apps_folder_holds_it(shared: Shared) -> None:
+    """Caddy unpacks it below the home folder, which may be that of an app."""
+    before = dict(sys.modules)
+    try:
+        enter(shared, str(PACKAGE.parent), 1)
+        assert sys.modules["caddysnake.shared"] is before["caddysnake.shared"]
+        assert "driver" not in sys.modules
+    finally:
+        sys.modules.update(before)
+
+
 def test_a_generation_that_fails_is_as_if_it_had_not_been(shared: Shared, root: str) -> None:
     enter(shared, root, 1, KEPT="1")
     shared.commit(1)
