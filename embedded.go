@@ -63,18 +63,15 @@ func startInterpreter(p *python, s settings) error {
 	if err != nil {
 		return fmt.Errorf("unpacking the worker package: %w", err)
 	}
-	var readers, writers [4]*os.File
-	for i := range readers {
-		if readers[i], writers[i], err = os.Pipe(); err != nil {
-			return fmt.Errorf("making a pipe for Python: %w", err)
-		}
+	readers, writers, err := newPipes(4)
+	if err != nil {
+		return err
 	}
 	orders, reports, stdout, stderr := writers[0], readers[1], readers[2], readers[3]
-	var fds [4]int
-	for i, file := range []*os.File{readers[0], writers[1], writers[2], writers[3]} {
-		if fds[i], err = handOver(file); err != nil {
-			return err
-		}
+	fds, err := handOver(readers[0], writers[1], writers[2], writers[3])
+	if err != nil {
+		closeFiles(orders, reports, stdout, stderr)
+		return err
 	}
 	// If it ends in spite of all, the end of the reports says so. On Windows it takes Caddy's executable for its own, and
 	// what it is given are handles.
@@ -95,10 +92,8 @@ finally:
     os.close(fds[1])
 `, fds[0], fds[1], fds[2], fds[3], strconv.QuoteToASCII(s.Python), strconv.QuoteToASCII(filepath.Dir(dir)))
 	if err := startPython(p.Library, s.Python, source); err != nil {
-		for _, file := range []*os.File{orders, reports, stdout, stderr} {
-			_ = file.Close()
-		}
-		closeHandedOver(fds[:]...)
+		closeFiles(orders, reports, stdout, stderr)
+		closeHandedOver(fds...)
 		return err
 	}
 	e := &embedded
@@ -192,9 +187,7 @@ func runExitFunctions() {
 type thread struct {
 	logger *zap.Logger
 	files  wire.FileSource // the worker's Conn closes it; nil: there is none
-	fd     int             // the worker's end of files
 	asked  wire.Socket     // Caddy's end of its monitor's connection, which the worker closes; nil: there is none
-	asks   int             // the worker's end of that; 0: there is none
 	output output
 	ended  chan struct{} // closed when it has ended
 	exited chan struct{} // closed when it has ended and its output is read, or when it is left running
@@ -209,13 +202,14 @@ const killGrace = 3 * time.Second
 // outputGrace is how long a process that a thread has forked may hold its output open after its end.
 const outputGrace = time.Second
 
-// connection is what Caddy and a worker that is a thread talk over. The worker's ends are Python's from the moment that it
-// is ordered to start.
+// connection is what Caddy and a worker that is a thread talk over. The worker's ends, as Python calls them, are Python's
+// from the moment that it is ordered to start.
 type connection struct {
-	socket      wire.Socket
-	files       wire.FileSource // nil: open files cannot be sent
-	theirSocket int             // the worker's ends, as Python calls them
-	theirFiles  int             // 0: there is none
+	socket wire.Socket
+	files  wire.FileSource // nil: open files cannot be sent
+	asked  wire.Socket     // its monitor's; nil: there is none
+
+	theirSocket, theirFiles, theirMonitor int // 0: there is none
 }
 
 // close closes all ends.
@@ -226,6 +220,10 @@ func (c *connection) close() {
 		_ = c.files.Close()
 		closeHandedOver(c.theirFiles)
 	}
+	if c.asked != nil {
+		_ = c.asked.Close()
+		closeHandedOver(c.theirMonitor)
+	}
 }
 
 // launch starts a worker on a thread.
@@ -235,22 +233,18 @@ func (g *generation) launch(python *python) launcher {
 		if err != nil {
 			return nil, nil, err
 		}
+		if s.RequestTimeout > 0 {
+			c.asked, c.theirMonitor, err = connectMonitor()
+		}
 		t := &thread{
-			logger: logger.With(zap.Int("pid", os.Getpid())), files: c.files, fd: c.theirFiles,
+			logger: logger.With(zap.Int("pid", os.Getpid())), files: c.files, asked: c.asked,
 			ended: make(chan struct{}), exited: make(chan struct{}), abandoned: make(chan struct{}),
 		}
-		if s.RequestTimeout > 0 {
-			if t.asked, t.asks, err = connectMonitor(); err != nil {
-				c.close()
-				return nil, nil, err
-			}
+		if err == nil {
+			err = t.start(g, python, s, c)
 		}
-		if err := t.start(g, python, s, c.theirSocket); err != nil {
+		if err != nil {
 			c.close()
-			if t.asked != nil {
-				_ = t.asked.Close()
-				closeHandedOver(t.asks)
-			}
 			return nil, nil, err
 		}
 		return t, c.socket, nil
@@ -258,20 +252,15 @@ func (g *generation) launch(python *python) launcher {
 }
 
 // start orders the thread.
-func (t *thread) start(g *generation, python *python, s settings, socket int) error {
-	stdout, stdoutWriter, err := os.Pipe()
+func (t *thread) start(g *generation, python *python, s settings, c *connection) error {
+	readers, writers, err := newPipes(2)
 	if err != nil {
-		return fmt.Errorf("making a pipe for a worker: %w", err)
+		return err
 	}
-	stderr, stderrWriter, err := os.Pipe()
+	output, err := handOver(writers...)
 	if err != nil {
-		return fmt.Errorf("making a pipe for a worker: %w", err)
-	}
-	var output [2]int
-	for i, file := range []*os.File{stdoutWriter, stderrWriter} {
-		if output[i], err = handOver(file); err != nil {
-			return err
-		}
+		closeFiles(readers...)
+		return err
 	}
 
 	embedded.mu.Lock()
@@ -286,7 +275,9 @@ func (t *thread) start(g *generation, python *python, s settings, socket int) er
 	b = appendPaths(marshal.AppendKey(b, "roots"), g.roots)
 	b = appendPaths(marshal.AppendKey(b, "packages"), python.Packages)
 	b = appendPaths(marshal.AppendKey(b, "env"), s.Env)
-	b = marshal.AppendInt(marshal.AppendKey(b, "socket"), int64(socket))
+	b = marshal.AppendInt(marshal.AppendKey(b, "socket"), int64(c.theirSocket))
+	b = marshal.AppendInt(marshal.AppendKey(b, "descriptors"), int64(c.theirFiles))
+	b = marshal.AppendInt(marshal.AppendKey(b, "monitor"), int64(c.theirMonitor))
 	b = marshal.AppendInt(marshal.AppendKey(b, "stdout"), int64(output[0]))
 	b = marshal.AppendInt(marshal.AppendKey(b, "stderr"), int64(output[1]))
 	if err = order(marshal.AppendDictEnd(b)); err == nil {
@@ -294,13 +285,45 @@ func (t *thread) start(g *generation, python *python, s settings, socket int) er
 	}
 	embedded.mu.Unlock()
 	if err != nil {
-		closeHandedOver(output[:]...)
-		_ = stdout.Close()
-		_ = stderr.Close()
+		closeHandedOver(output...)
+		closeFiles(readers...)
 		return fmt.Errorf("starting a thread: %w", err)
 	}
-	go t.wait(stdout, stderr)
+	go t.wait(readers[0], readers[1])
 	return nil
+}
+
+// newPipes makes pipes for Python.
+func newPipes(count int) (readers, writers []*os.File, err error) {
+	for range count {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			closeFiles(append(readers, writers...)...)
+			return nil, nil, fmt.Errorf("making a pipe for Python: %w", err)
+		}
+		readers, writers = append(readers, reader), append(writers, writer)
+	}
+	return readers, writers, nil
+}
+
+// handOver gives Python files of its own: descriptors that no finalizer of ours closes. It closes the files.
+func handOver(files ...*os.File) (fds []int, err error) {
+	defer closeFiles(files...)
+	for _, file := range files {
+		fd, err := duplicate(file)
+		if err != nil {
+			closeHandedOver(fds...)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+func closeFiles(files ...*os.File) {
+	for _, file := range files {
+		_ = file.Close()
+	}
 }
 
 // appendPaths appends a list of strings in the encoding of file names, which is whatever bytes they are.
@@ -347,11 +370,11 @@ func (t *thread) Pid() int { return os.Getpid() }
 // Stopped implements interpreter: Caddy would be stopped with it.
 func (t *thread) Stopped() bool { return false }
 
-// Files implements interpreter.
-func (t *thread) Files() (wire.FileSource, int) { return t.files, t.fd }
+// Files implements interpreter. The worker's own end was in its order.
+func (t *thread) Files() (wire.FileSource, int) { return t.files, 0 }
 
-// Monitor implements interpreter.
-func (t *thread) Monitor() (wire.Socket, int) { return t.asked, t.asks }
+// Monitor implements interpreter. The worker's own end was in its order.
+func (t *thread) Monitor() (wire.Socket, int) { return t.asked, 0 }
 
 // Kill implements interpreter. Nothing can end a thread from outside; one that does not end now that its connection has
 // gone is left running.

@@ -10,9 +10,8 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
-// handOver gives Python a file of its own: a descriptor that no finalizer of ours closes. It closes f.
-func handOver(f *os.File) (int, error) {
-	defer func() { _ = f.Close() }()
+// duplicate returns another descriptor of the file, for Python.
+func duplicate(f *os.File) (int, error) {
 	syscall.ForkLock.RLock() // see socketpair
 	defer syscall.ForkLock.RUnlock()
 	fd, err := syscall.Dup(int(f.Fd()))
@@ -42,16 +41,13 @@ func connect() (*connection, error) {
 		_ = theirs.Close()
 		return nil, err
 	}
-	c := &connection{socket: ours, files: files}
-	if c.theirSocket, err = handOver(theirs); err == nil {
-		c.theirFiles, err = handOver(theirFiles)
-	}
+	fds, err := handOver(theirs, theirFiles)
 	if err != nil {
 		_ = ours.Close()
 		_ = files.Close()
 		return nil, err
 	}
-	return c, nil
+	return &connection{socket: ours, files: files, theirSocket: fds[0], theirFiles: fds[1]}, nil
 }
 
 // connectMonitor makes the socketpair of a worker's monitor: Caddy's end, and the worker's, as Python calls it.
@@ -60,10 +56,10 @@ func connectMonitor() (wire.Socket, int, error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	fd, err := handOver(theirs)
+	fds, err := handOver(theirs)
 	if err != nil {
 		_ = ours.Close()
 		return nil, 0, err
 	}
-	return ours, fd, nil
+	return ours, fds[0], nil
 }

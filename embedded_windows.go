@@ -15,9 +15,8 @@ import (
 // connectTimeout is how long a connection over loopback may take.
 const connectTimeout = 10 * time.Second
 
-// handOver gives Python a handle of its own, which it makes a descriptor of. It closes f.
-func handOver(f *os.File) (int, error) {
-	defer func() { _ = f.Close() }()
+// duplicate returns another handle of the file, which Python makes a descriptor of.
+func duplicate(f *os.File) (int, error) {
 	var handle windows.Handle
 	own := windows.CurrentProcess()
 	err := windows.DuplicateHandle(own, windows.Handle(f.Fd()), own, &handle, 0, false, windows.DUPLICATE_SAME_ACCESS)

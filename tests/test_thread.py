@@ -3,6 +3,7 @@
 All that does not depend on where a worker runs is tested with both runtimes elsewhere.
 """
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,38 @@ def test_a_thread_that_never_ends_does_not_keep_caddy(serve: Servers) -> None:
         server.log.wait_for(lambda entry: entry.get("line") == "holding fast")
         assert server.stop(40) == 0
         assert answer.exception() is not None or answer.result().status_code >= 500
+
+
+@pytest.mark.expect_errors("")
+def test_a_worker_for_which_there_is_no_thread_costs_caddy_nothing_else(serve: Servers, tmp_path: Path) -> None:
+    write_app(tmp_path / "b", "blog", "the blog")
+    few = ("workers 1", "threads 2", "request_timeout 1m")
+    server = serve(two_apps(handler("thread_app", APPS, *few), handler("blog", tmp_path / "b", *few)))
+    # The main thread, and of each app the worker's, two that run requests and the one that watches them.
+    wait_until(lambda: server.get("/first/interpreter").json()["threads"] == 9, "all threads")
+    assert server.get("/first/refuse_threads").text == "refused"
+    descriptors = server.caddy.num_fds()
+    result = server.command("python-reload", "blog:app", "--config", str(server.caddyfile))
+    assert result.returncode == 1
+    assert "can't start new thread" in result.stderr
+    wait_until(lambda: server.caddy.num_fds() <= descriptors, "as many descriptors as before")
+    assert server.get("/second/").text == "the blog"
+    assert server.get("/first/allow_threads").text == "allowed"
+    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    assert server.get("/second/").text == "the blog"
+
+
+@pytest.mark.expect_errors("new worker did not start")
+def test_a_worker_that_fails_early_leaves_no_descriptor(serve: Servers, tmp_path: Path) -> None:
+    write_app(tmp_path / "a", "main", "1")
+    server = serve(handler("main", tmp_path / "a", "request_timeout 1m", "max_requests 1"))
+    descriptors = server.caddy.num_fds()
+    shutil.rmtree(tmp_path / "a")
+    assert server.get("/").text == "1"
+    server.close_client()
+    entry = server.log.wait_for(lambda entry: entry["msg"].startswith("new worker did not start"))
+    assert "FileNotFoundError" in entry["error"]
+    wait_until(lambda: server.caddy.num_fds() <= descriptors, "as many descriptors as before")
 
 
 # Several apps.

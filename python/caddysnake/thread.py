@@ -52,7 +52,7 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
             order = loads(pipe.read(int.from_bytes(size, "little")))
             kind = order["order"]
             if kind == "start":
-                Worker(order, shared, reports).start()
+                start(order, shared, reports)
             elif kind == "commit":
                 shared.commit(order["generation"])
             elif kind == "roll_back":
@@ -63,31 +63,42 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
                     output.end()
 
 
+def start(order: Order, shared: Shared, reports: int) -> None:
+    """Starts a worker; if the system refuses another thread, the worker's end is all that there is of it."""
+    new = Worker(order, shared, reports)
+    try:
+        new.start()
+    except RuntimeError as exc:
+        new.end(f"{exc}: too many threads, or too little memory for one more")
+
+
 class Worker(Thread):
-    """Runs one worker from an order to start it until its end."""
+    """Runs one worker from an order to start it until its end. The descriptors that the order names are its own."""
 
     def __init__(self, order: Order, shared: Shared, reports: int) -> None:
         super().__init__(name=f"{order['app']} worker", daemon=True)
         self._order = order
         self._shared = shared
         self._reports = reports
+        self._sock = socket.socket(fileno=order["socket"])
+        self._ends = worker.take_over(order)
+        self._streams = {name: _open_stream(order[name]) for name in ("stdout", "stderr")}
+        _sockets.add(self._sock)
 
     def run(self) -> None:
         order = self._order
         root, generation = os.fsdecode(order["working_dir"]), order["generation"]
         roots, packages = ([os.fsdecode(path) for path in order[name]] for name in ("roots", "packages"))
-        sock = socket.socket(fileno=order["socket"])
-        _sockets.add(sock)
-        streams = {name: _open_stream(order[name]) for name in ("stdout", "stderr")}
-        _streams.set(streams)
-        _newest[0] = streams
+        _streams.set(self._streams)
+        _newest[0] = self._streams
         try:
             env = dict(os.fsdecode(entry).split("=", 1) for entry in order["env"])
             self._shared.enter(root, generation, roots, packages, env)
             try:
                 if problem := _change_directory(root):
-                    sock.sendall(wire.log("warn", "relative file paths do not begin at working_dir", reason=problem))
-                worker.run(sock)
+                    warning = wire.log("warn", "relative file paths do not begin at working_dir", reason=problem)
+                    self._sock.sendall(warning)
+                worker.run(self._sock, ends=self._ends)
             finally:
                 self._shared.leave(root, generation)
         except (wire.ProtocolError, ConnectionError) as exc:
@@ -95,13 +106,22 @@ class Worker(Thread):
         except BaseException:
             traceback.print_exc()
         finally:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)  # also where a process that the app has forked holds it
-            sock.close()
-            _sockets.discard(sock)
-            for stream in streams.values():
-                stream.close()
-            os.write(self._reports, order["number"].to_bytes(4, "little"))
+            self.end()
+
+    def end(self, reason: str = "") -> None:
+        """Closes what the order named and reports the end. `reason` is why the thread has never run."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)  # also where a process that the app has forked holds it
+        self._sock.close()
+        _sockets.discard(self._sock)
+        for end in self._ends.values():
+            if end is not None:
+                end.close()
+        if reason:
+            self._streams["stderr"].write(f"caddysnake: {reason}\n")
+        for stream in self._streams.values():
+            stream.close()
+        os.write(self._reports, self._order["number"].to_bytes(4, "little"))
 
 
 def _change_directory(path: str) -> str:

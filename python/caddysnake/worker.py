@@ -6,18 +6,24 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import files, monitor, wire
 from .errors import StartError
 
 
-def run(sock: socket.socket, problem: str = "", imported: Callable[[], None] = lambda: None) -> int:
+def run(
+    sock: socket.socket,
+    problem: str = "",
+    imported: Callable[[], None] = lambda: None,
+    ends: Mapping[str, Any] | None = None,
+) -> int:
     """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
 
     `problem` is why the process is not fit for the app's runtime, "" if it is. `imported` is called when the app is
-    ready, before the first request.
+    ready, before the first request. `ends` is what `take_over` has made of the worker's descriptors, if it is not START
+    that names them.
 
     Touches nothing of the process: any thread can run one. Raises ProtocolError when Caddy breaks the protocol.
     """
@@ -26,6 +32,7 @@ def run(sock: socket.socket, problem: str = "", imported: Callable[[], None] = l
     settings = _settings(sock, decoder)
     if settings is None:
         return 0
+    settings |= take_over(settings) if ends is None else ends
     serve = {"wsgi": _serve_wsgi, "asgi": _serve_asgi, "esgi": _serve_esgi}[settings["interface"]]
 
     def ready() -> None:
@@ -47,11 +54,7 @@ def run(sock: socket.socket, problem: str = "", imported: Callable[[], None] = l
 
 
 def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | None:
-    """Returns what START says, or None if Caddy went before it.
-
-    A `files.Channel` and a `monitor.Monitor` are in place of their descriptors, None for 0. `run` closes them, whatever
-    fails: a descriptor of a thread would stay open in Caddy.
-    """
+    """Returns what START says, or None if Caddy went before it."""
     while (frame := decoder.next()) is None:
         count = sock.recv_into(decoder.room())
         if not count:
@@ -60,9 +63,16 @@ def _settings(sock: socket.socket, decoder: wire.Decoder) -> dict[str, Any] | No
     kind, stream, head, _ = frame
     if kind != wire.START or stream != 0 or not isinstance(head, dict):
         raise wire.ProtocolError(f"the first frame is of type {kind}, not START")
-    head["monitor"] = monitor.Monitor(head["monitor"]) if head["monitor"] else None
-    head["descriptors"] = files.channel(head["descriptors"])
     return head
+
+
+def take_over(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes a `files.Channel` of the descriptor "descriptors" and a `monitor.Monitor` of "monitor", None of 0.
+
+    `run` closes them, whatever fails.
+    """
+    asked = numbers["monitor"]
+    return {"monitor": monitor.Monitor(asked) if asked else None, "descriptors": files.channel(numbers["descriptors"])}
 
 
 def _tell(sock: socket.socket, frame: bytes) -> None:

@@ -57,6 +57,18 @@ def never_end() -> str:
         time.sleep(1000)
 
 
+def refuse_threads() -> str:
+    """Have no further thread start: none can have such a stack."""
+    threading.stack_size(1 << 46)
+    return "refused"
+
+
+def allow_threads() -> str:
+    """Have threads start again."""
+    threading.stack_size(0)
+    return "allowed"
+
+
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The WSGI app: the path is one of the functions."""
     answers = {f"/{answer.__name__}": answer for answer in ANSWERS}
@@ -65,4 +77,4 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     return [body]
 
 
-ANSWERS = (interpreter, terminate_child, write_to_nobody, ask_caddy_to_end, never_end)
+ANSWERS = (interpreter, terminate_child, write_to_nobody, ask_caddy_to_end, never_end, refuse_threads, allow_threads)
