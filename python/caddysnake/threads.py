@@ -124,19 +124,23 @@ class Scheduler:
         """Runs until STOP has come and all requests are through, those that take longer than STOP_GRACE excepted, or
         until Caddy has gone.
 
-        Raises what broke the connection: ProtocolError, or a defect of this package.
+        Raises what broke the connection: ProtocolError, or a defect of this package; RuntimeError if the system has no
+        room for the threads.
         """
         self._role.acquire()
-        for number in range(self._threads):
-            thread = Thread()
-            if number == 0:
-                self._leader = thread
-                thread.leads = True
-                thread.bell.release()
-            self._start(f"wsgi-{number + 1}", self._work, thread)
-        self._start("wsgi-watchdog", self._watch)
-        self._done.wait()
-        self._end()
+        try:
+            for number in range(self._threads):
+                thread = Thread()
+                if number == 0:
+                    self._leader = thread
+                    thread.leads = True
+                    thread.bell.release()
+                self._start(f"wsgi-{number + 1}", self._work, thread)
+            self._start("wsgi-watchdog", self._watch)
+            self._done.wait()
+        finally:
+            self._done.set()
+            self._end()
         if self._error is not None:
             raise self._error
 
@@ -203,8 +207,8 @@ class Scheduler:
 
         # A daemon, so that an app that hangs cannot keep the interpreter from exiting.
         thread = threading.Thread(target=run, name=name, daemon=True)
-        self._running.append(thread)
         thread.start()
+        self._running.append(thread)
 
     def _end(self) -> None:
         """Ends the threads, but those that an app holds fast: none is to run while the interpreter exits, nor to stay

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+import socket
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from caddysnake import threads, wire
 from conftest import Launch
 from driver import CREDIT, DATA, DECLINE, END, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, Worker, frame, until
 
@@ -217,6 +221,26 @@ def test_threat_3_a_random_mix_answers_every_request_once_and_with_its_own(launc
     assert worker.get("/hello").closed == RESPONSE
     assert worker.unread() == {}
     assert worker.stop() == 0
+
+
+def test_a_worker_that_cannot_have_all_its_threads_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an interpreter that goes on they would stay for ever, as its workers that are threads would have them."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "wsgi-3":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def no_stream(*_: object) -> NoReturn:
+        raise AssertionError
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    before = threading.enumerate()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(RuntimeError, match="can't start new thread"):
+        threads.Scheduler(theirs, wire.Decoder(), 4, no_stream).serve()
+    assert threading.enumerate() == before
 
 
 def test_stop_waits_for_those_that_run(launch: Launch) -> None:
