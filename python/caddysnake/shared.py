@@ -32,7 +32,7 @@ class _Before:
     """What a generation has replaced, for its rollback."""
 
     env: dict[str, str]
-    modules: dict[str, ModuleType] = field(default_factory=dict)
+    modules: dict[str, dict[str, ModuleType]] = field(default_factory=dict)  # by root
     begun: dict[str, int | None] = field(default_factory=dict)  # roots it has begun, and whose turn it was
 
 
@@ -72,7 +72,8 @@ class Shared:
             if before is not None and root not in before.begun:
                 stale = {other for other, _ in self._users if roots and other not in roots} & self._begun.keys()
                 before.begun[root] = self._begun.get(root)
-                before.modules |= _forget({root, *stale})
+                for outdated in (root, *stale):
+                    before.modules[outdated] = self._forget(outdated) | before.modules.get(outdated, {})
             self._begun[root] = max(generation, self._begun.get(root, 0))
             self._users[root, generation] += 1
             with contextlib.suppress(ValueError):
@@ -100,7 +101,7 @@ class Shared:
                 traceback.print_exc()
         with self._lock:
             if not any(other == root for other, _ in self._users):
-                _forget({root})
+                self._forget(root)
                 self._begun.pop(root, None)
                 sys.path_importer_cache.pop(root, None)
                 with contextlib.suppress(ValueError):
@@ -120,11 +121,26 @@ class Shared:
             if before is None:
                 return
             self._set_env(before.env)
-            _forget(before.begun.keys())
+            users = {root for root, _ in self._users}
             for root, begun in before.begun.items():
-                if begun is not None and any(other == root for other, _ in self._users):
+                self._forget(root)
+                if begun is not None and root in users:
                     self._begun[root] = begun
-            sys.modules.update(before.modules)
+            for root in before.modules.keys() & users:
+                sys.modules.update(before.modules[root])
+
+    def _forget(self, root: str) -> dict[str, ModuleType]:
+        """Takes the modules of the app in `root` out of sys.modules and returns them."""
+        roots = {root, *self._begun}
+        found = {
+            name: module
+            for name, module in list(sys.modules.items())
+            if any(_owner(name, path, roots) == root for path in _paths(module))
+        }
+        for name in found:
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return found
 
     def _set_env(self, env: dict[str, str]) -> None:
         for name in self._env.keys() - env.keys():
@@ -140,26 +156,14 @@ class Shared:
 
     def _on_register(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """atexit.register(): what an app's own modules register runs when the app ends; all else, with Caddy's exit."""
-        path = sys._getframe(1).f_globals.get("__file__")
+        caller = sys._getframe(1).f_globals
         with self._lock:
-            for root, generation in self._begun.items():
-                if isinstance(path, str) and _is_in(path, root):
-                    self._exits.setdefault((root, generation), []).append(functools.partial(func, *args, **kwargs))
-                    return func
+            root = _owner(str(caller.get("__name__")), str(caller.get("__file__")), self._begun)
+            if root is not None:
+                exits = self._exits.setdefault((root, self._begun[root]), [])
+                exits.append(functools.partial(func, *args, **kwargs))
+                return func
         return self._register(func, *args, **kwargs)
-
-
-def _forget(roots: Iterable[str]) -> dict[str, ModuleType]:
-    """Takes the modules in these folders out of sys.modules and returns them."""
-    found = {
-        name: module
-        for name, module in list(sys.modules.items())
-        if any(_is_in(path, root) for path in _paths(module) for root in roots)
-    }
-    for name in found:
-        sys.modules.pop(name, None)
-    importlib.invalidate_caches()
-    return found
 
 
 def _paths(module: ModuleType) -> list[str]:
@@ -181,8 +185,19 @@ _INSTALLED = tuple({path + os.sep for path in (*_LIBRARIES, _DLLS, os.path.dirna
 _PACKAGES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
-def _is_in(path: str, root: str) -> bool:
-    """Whether `path` is a module of the app in `root`."""
-    if not path.startswith(root.rstrip(os.sep) + os.sep):
-        return False
-    return not path.startswith(_INSTALLED) and not any(part in path for part in _PACKAGES)
+def _owner(name: str, path: str, roots: Collection[str]) -> str | None:
+    """Returns the root of the app that a module at `path` belongs to, None if it is no app's.
+
+    Where one app's folder lies in another one's, a module belongs to the folder in which its name begins: the file
+    /srv/api/main.py is `api.main` of the app in /srv, or `main` of that in /srv/api.
+    """
+    if path.startswith(_INSTALLED) or any(part in path for part in _PACKAGES):
+        return None
+    folders = {root: root.rstrip(os.sep) + os.sep for root in roots}
+    top = name.partition(".")[0]
+
+    def fit(root: str) -> tuple[bool, int]:
+        entry = path[len(folders[root]) :].partition(os.sep)[0]
+        return entry.partition(".")[0] == top, len(root)
+
+    return max((root for root, folder in folders.items() if path.startswith(folder)), key=fit, default=None)

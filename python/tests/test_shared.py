@@ -174,6 +174,46 @@ def test_an_app_in_another_folder_takes_the_place_of_one_that_is_drained(
     assert load("shared_app") is first
 
 
+def test_a_rollback_brings_no_modules_back_of_an_app_that_has_gone(shared: Shared, root: str, tmp_path: Path) -> None:
+    """As with autoreload, where the old worker goes before it is known whether the new one starts."""
+    enter(shared, root, 1)
+    shared.commit(1)
+    load("shared_app")
+    enter(shared, root, 2)
+    shared.leave(root, 1)
+    shared.leave(root, 2)
+    shared.roll_back(2)
+    assert "shared_app" not in sys.modules
+    new = tmp_path / "release-2"
+    new.mkdir()
+    (new / "shared_app.py").touch()
+    enter(shared, str(new), 3)
+    assert load("shared_app").__file__ == str(new / "shared_app.py")
+
+
+def test_an_app_in_a_folder_of_another_ones_keeps_its_modules(shared: Shared, root: str) -> None:
+    inner = os.path.join(root, "shared_spaces", "inner")
+    Path(inner, "shared_inner.py").write_text("import atexit\nran = []\natexit.register(ran.append, 1)\n")
+    enter(shared, root, 1, inner)
+    enter(shared, inner, 1, root)
+    outers = {name: load(name) for name in ("shared_app", "shared_spaces.inner.shared_inner")}
+    inners = load("shared_inner")
+    shared.commit(1)
+    shared.enter(root, 2, [], [], {})
+    assert load("shared_inner") is inners
+    for name, module in outers.items():
+        assert load(name) is not module
+    shared.commit(2)
+    shared.leave(root, 1)
+    shared.leave(root, 2)
+    assert load("shared_inner") is inners
+    assert not outers.keys() & sys.modules.keys()
+    assert inners.ran == []
+    shared.leave(inner, 1)
+    assert inners.ran == [1]
+    assert "shared_inner" not in sys.modules
+
+
 def test_what_an_apps_own_modules_register_runs_at_its_end(shared: Shared, root: str) -> None:
     source = "import atexit\nran = []\n"
     for arguments in ("1", "x=2", "3"):
