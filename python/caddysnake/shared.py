@@ -23,8 +23,11 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from types import ModuleType
 from typing import Any
+
+LATE_IMPORTS = 10.0  # seconds that imports may go on when their modules are to be forgotten
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Shared:
     """Keeps the books. Every method may be called from any thread; make one, it takes over `atexit.register`."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # guards what follows; reentrant, for imports under it may run any code
+        self._lock = threading.Condition()  # guards what follows; reentrant, for imports under it may run any code
         self._users: Counter[tuple[str, int]] = Counter()  # live workers by root and generation
         self._begun: dict[str, int] = {}  # the generation whose modules sys.modules has of a root
         self._before: dict[int, _Before] = {}  # generations that are neither committed nor rolled back
@@ -64,16 +67,15 @@ class Shared:
             env: the environment variables of all apps of that generation, on top of Caddy's own.
         """
         with self._lock:
+            self._await_imports(lambda: self._outdated(root, generation, roots))
             if generation > self._committed and generation not in self._before:
                 self._before[generation] = _Before(self._env)
                 if roots:
                     self._set_env(dict(env))
-            before = self._before.get(generation)
-            if before is not None and root not in before.begun:
-                stale = {other for other, _ in self._users if roots and other not in roots} & self._begun.keys()
-                before.begun[root] = self._begun.get(root)
-                for outdated in (root, *stale):
-                    before.modules[outdated] = self._forget(outdated) | before.modules.get(outdated, {})
+            for outdated in self._outdated(root, generation, roots):
+                before = self._before[generation]
+                before.begun.setdefault(root, self._begun.get(root))
+                before.modules[outdated] = self._forget(outdated) | before.modules.get(outdated, {})
             self._begun[root] = max(generation, self._begun.get(root, 0))
             self._users[root, generation] += 1
             with contextlib.suppress(ValueError):
@@ -117,9 +119,11 @@ class Shared:
     def roll_back(self, generation: int) -> None:
         """The generation could not start, and its workers have ended: those of the one before go on as they were."""
         with self._lock:
-            before = self._before.pop(generation, None)
+            before = self._before.get(generation)
             if before is None:
                 return
+            self._await_imports(before.begun.keys)
+            del self._before[generation]
             self._set_env(before.env)
             users = {root for root, _ in self._users}
             for root, begun in before.begun.items():
@@ -129,14 +133,36 @@ class Shared:
             for root in before.modules.keys() & users:
                 sys.modules.update(before.modules[root])
 
-    def _forget(self, root: str) -> dict[str, ModuleType]:
-        """Takes the modules of the app in `root` out of sys.modules and returns them."""
+    def _outdated(self, root: str, generation: int, roots: Collection[str]) -> set[str]:
+        """Returns the roots whose modules a worker that enters must not find."""
+        before = self._before.get(generation)
+        if generation <= self._committed or (before is not None and root in before.begun):
+            return set()
+        return {root, *(other for other, _ in self._users if roots and other not in roots and other in self._begun)}
+
+    def _await_imports(self, roots: Callable[[], Iterable[str]]) -> None:
+        """Waits while a request of an old worker imports a module that is to be forgotten. Lets go of the lock.
+
+        An import fails at its end if its module has left sys.modules.
+        """
+        deadline = monotonic() + LATE_IMPORTS
+        while monotonic() < deadline and any(
+            _is_being_imported(module) for root in roots() for module in self._modules(root).values()
+        ):
+            self._lock.wait(0.01)
+
+    def _modules(self, root: str) -> dict[str, ModuleType]:
+        """Returns the modules of the app in `root`."""
         roots = {root, *self._begun}
-        found = {
+        return {
             name: module
             for name, module in list(sys.modules.items())
             if any(_owner(name, path, roots) == root for path in _paths(module))
         }
+
+    def _forget(self, root: str) -> dict[str, ModuleType]:
+        """Takes the modules of the app in `root` out of sys.modules and returns them."""
+        found = self._modules(root)
         for name in found:
             sys.modules.pop(name, None)
         importlib.invalidate_caches()
@@ -164,6 +190,10 @@ class Shared:
                 exits.append(functools.partial(func, *args, **kwargs))
                 return func
         return self._register(func, *args, **kwargs)
+
+
+def _is_being_imported(module: ModuleType) -> bool:
+    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
 
 
 def _paths(module: ModuleType) -> list[str]:

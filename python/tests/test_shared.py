@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import importlib
 import os
 import subprocess
 import sys
+import threading
 import venv
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from caddysnake.shared import Shared
-from driver import PACKAGE
+from driver import DEADLINE, PACKAGE
 
 
 @pytest.fixture
@@ -135,6 +138,31 @@ def test_a_generation_that_fails_is_as_if_it_had_not_been(shared: Shared, root: 
     assert "NEW" not in os.environ
     enter(shared, root, 1)
     assert load("shared_app") is first, "a worker in another's place"
+
+
+@pytest.mark.parametrize("end", ["another generation", "a rollback"])
+def test_a_module_that_is_being_imported_is_imported_to_its_end(
+    shared: Shared, root: str, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """By a request that an old worker still has; importlib raises KeyError if the module has left sys.modules."""
+    begun, may_end = threading.Event(), threading.Event()
+    monkeypatch.setattr(builtins, "shared_pause", lambda: (begun.set(), may_end.wait(DEADLINE)), raising=False)
+    Path(root, "shared_late.py").write_text("shared_pause()\n")
+    enter(shared, root, 1)
+    shared.commit(1)
+    if end == "a rollback":
+        enter(shared, root, 2)
+        shared.leave(root, 2)
+    with ThreadPoolExecutor() as pool:
+        late = pool.submit(load, "shared_late")
+        assert begun.wait(DEADLINE)
+        threading.Timer(0.1, may_end.set).start()
+        if end == "a rollback":
+            shared.roll_back(2)
+        else:
+            enter(shared, root, 2)
+        assert late.result().__name__ == "shared_late"
+    assert "shared_late" not in sys.modules
 
 
 def test_variables_are_what_they_were_before(shared: Shared, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
