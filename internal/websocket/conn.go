@@ -70,11 +70,14 @@ type Conn struct {
 	heard    atomic.Bool // something came since the last tick
 	paused   atomic.Bool // nothing is read because nobody takes it
 	slow     atomic.Bool // a write was under way at the last tick
-	over     atomic.Bool // Close has been called
 	awaiting bool        // a ping has no answer yet; only tick looks at this and pinged
 	pinged   time.Time   // when the last ping was sent
 	late     atomic.Bool // no answer came to a ping
-	shutting atomic.Bool // Shut has been called
+
+	shut atomic.Pointer[[]byte] // the body of the Close that Shut sends; nil: it has not been called
+
+	use  sync.RWMutex // held for reading by Shut and tick, which any goroutine may run, while they use transport; guards over
+	over bool         // Close has been called: transport may be gone
 
 	mu     sync.Mutex // held while writing to transport; guards closed
 	closed bool       // a Close has been sent: nothing may follow it
@@ -85,9 +88,9 @@ func New(transport Transport, received []byte, options Options) *Conn {
 	c := &Conn{transport: transport, options: options, input: newInput(transport, received)}
 	c.output.compression = options.Compression
 	if options.PingInterval > 0 {
-		c.mu.Lock() // until timer is set
+		c.use.Lock() // until timer is set
 		c.timer = time.AfterFunc(options.PingInterval, c.tick)
-		c.mu.Unlock()
+		c.use.Unlock()
 	}
 	return c
 }
@@ -112,11 +115,14 @@ func (c *Conn) Write(frames []byte) error {
 // Shut sends a Close, unless one has been sent, and interrupts Next. It waits for a write that is under way. A reason that
 // is too long for a frame is shortened.
 func (c *Conn) Shut(code int, reason string) {
-	if c.shutting.Swap(true) {
-		return // or it would interrupt Linger
+	body := ws.NewCloseFrameBody(ws.StatusCode(code), shorten(reason))
+	c.use.RLock()
+	defer c.use.RUnlock()
+	if c.over || !c.shut.CompareAndSwap(nil, &body) {
+		return // a second one would interrupt Linger
 	}
 	_ = c.transport.SetReadDeadline(time.Unix(1, 0)) // first: a write that is stuck must not keep Next
-	c.sendClose(ws.NewCloseFrameBody(ws.StatusCode(code), shorten(reason)))
+	c.sendClose(body)
 }
 
 // Linger waits for the peer to answer a Close, or to go, but not for ever: a connection that ends with input unread takes
@@ -135,13 +141,15 @@ func (c *Conn) Linger() {
 	}
 }
 
-// Close ends the connection at once.
+// Close ends the connection at once. When it has returned, only Next, Linger and Write still use transport.
 func (c *Conn) Close() {
-	c.over.Store(true)
+	_ = c.transport.Close()
+	c.use.Lock()
+	defer c.use.Unlock()
+	c.over = true
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	_ = c.transport.Close()
 }
 
 // Pause says whether the caller of Next waits for somebody else, so that nobody would see the answer to a ping.
@@ -149,11 +157,13 @@ func (c *Conn) Pause(paused bool) { c.paused.Store(paused) }
 
 // tick looks whether the peer is still there.
 func (c *Conn) tick() {
+	c.use.RLock()
+	defer c.use.RUnlock()
 	idle := c.mu.TryLock()
 	if idle {
 		defer c.mu.Unlock()
 	}
-	if c.over.Load() || idle && c.closed {
+	if c.over || idle && c.closed {
 		return
 	}
 	c.slow.Store(!idle)
@@ -182,9 +192,6 @@ func (c *Conn) tick() {
 		return
 	}
 	c.timer.Reset(next)
-	if c.over.Load() {
-		c.timer.Stop() // Close came in between
-	}
 }
 
 func (c *Conn) sendClose(body []byte) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -254,6 +255,63 @@ func TestShutInterruptsNext(t *testing.T) {
 	}
 	if rest, err := io.ReadAll(peer); err != nil || len(rest) > 0 {
 		t.Errorf("got %q, %v, want the end", rest, err)
+	}
+}
+
+// A transport may be gone when Close has returned: nothing uses it from then on.
+func TestNothingUsesTransportAfterClose(t *testing.T) {
+	transport := &stuck{writing: make(chan struct{}), closed: make(chan struct{})}
+	c := New(transport, nil, Options{PingInterval: time.Hour, MaxSize: 1})
+	shut := make(chan struct{})
+	go func() {
+		c.Shut(CodeRestart, "")
+		close(shut)
+	}()
+	<-transport.writing
+	c.Close()
+	transport.gone.Store(true)
+	<-shut
+	c.tick()
+	transport = &stuck{writing: make(chan struct{}), closed: make(chan struct{})}
+	c = New(transport, nil, Options{MaxSize: 1})
+	c.Close()
+	transport.gone.Store(true)
+	c.Shut(CodeRestart, "")
+	if transport.misused.Load() {
+		t.Error("it was used after Close")
+	}
+}
+
+// stuck is a transport whose peer takes nothing.
+type stuck struct {
+	script
+	writing, closed chan struct{}
+	gone, misused   atomic.Bool
+}
+
+func (s *stuck) Write([]byte) (int, error) {
+	s.use()
+	close(s.writing)
+	<-s.closed
+	time.Sleep(time.Millisecond) // so that Close would be back if it did not wait
+	s.use()
+	return 0, io.ErrClosedPipe
+}
+
+func (s *stuck) Close() error {
+	s.use()
+	close(s.closed)
+	return nil
+}
+
+func (s *stuck) SetReadDeadline(time.Time) error {
+	s.use()
+	return nil
+}
+
+func (s *stuck) use() {
+	if s.gone.Load() {
+		s.misused.Store(true)
 	}
 }
 
