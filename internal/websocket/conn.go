@@ -79,6 +79,9 @@ type Conn struct {
 	use  sync.RWMutex // held for reading by Shut and tick, which any goroutine may run, while they use transport; guards over
 	over bool         // Close has been called: transport may be gone
 
+	reading   sync.Mutex // held while setting the deadline; guards lingering
+	lingering bool       // Linger has been called: the deadline is its own
+
 	mu     sync.Mutex // held while writing to transport; guards closed
 	closed bool       // a Close has been sent: nothing may follow it
 }
@@ -119,10 +122,19 @@ func (c *Conn) Shut(code int, reason string) {
 	c.use.RLock()
 	defer c.use.RUnlock()
 	if c.over || !c.shut.CompareAndSwap(nil, &body) {
-		return // a second one would interrupt Linger
+		return
 	}
-	_ = c.transport.SetReadDeadline(time.Unix(1, 0)) // first: a write that is stuck must not keep Next
+	c.interrupt() // first: a write that is stuck must not keep Next
 	c.sendClose(body)
+}
+
+// interrupt ends Next, and leaves Linger alone.
+func (c *Conn) interrupt() {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	if !c.lingering {
+		_ = c.transport.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // Linger waits for the peer to answer a Close, or to go, but not for ever: a connection that ends with input unread takes
@@ -130,7 +142,10 @@ func (c *Conn) Shut(code int, reason string) {
 func (c *Conn) Linger() {
 	defer c.input.release()
 	c.dropInflater()
+	c.reading.Lock()
+	c.lingering = true
 	_ = c.transport.SetReadDeadline(time.Now().Add(closeTimeout))
+	c.reading.Unlock()
 	err := c.input.skip(c.message.left)
 	for err == nil && !c.answered {
 		var h ws.Header

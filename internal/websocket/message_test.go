@@ -338,6 +338,43 @@ func TestCompressedPartStaysValid(t *testing.T) {
 	}
 }
 
+// A Close may come when Next is over already: what is under way is read all the same.
+func TestShutDoesNotInterruptLinger(t *testing.T) {
+	c, peer := connect(t, true, nil, Options{})
+	if _, err := peer.Write(frame(ws.OpBinary, false, []byte("x"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Next(); err != nil {
+		t.Fatal(err)
+	}
+	lingered := make(chan struct{})
+	go func() {
+		c.Linger()
+		c.Close()
+		close(lingered)
+	}()
+	if _, err := peer.Write(frame(ws.OpContinuation, true, make([]byte, 20_000_000))); err != nil { // more than fits into buffers
+		t.Fatal(err)
+	}
+	c.Shut(CodeRestart, "")
+	f := peer.next()
+	if code, _ := ws.ParseCloseFrameData(f.Payload); code != CodeRestart {
+		t.Errorf("got %+v", f)
+	}
+	select {
+	case <-lingered:
+		t.Error("the answer was not waited for")
+	default:
+	}
+	if _, err := peer.Write(frame(ws.OpClose, true, f.Payload)); err != nil {
+		t.Error(err)
+	}
+	<-lingered
+	if rest, err := io.ReadAll(peer); err != nil || len(rest) > 0 {
+		t.Errorf("got %q, %v, want the end", rest, err)
+	}
+}
+
 // What is announced too large costs nothing, and what inflates too large is not held.
 func TestThreat16TooLarge(t *testing.T) {
 	header := func(length int64) []byte {
