@@ -87,6 +87,7 @@ class Server:
         self.streams: dict[int, Exchange] = {}  # open, and still running
         self.running: set[Exchange] = set()  # those whose app has not returned
         self.starts: list[Request] = []  # have a head that waits for the first part of the body
+        self.with_file: set[Request] = set()  # have one that leaves with a file, which waits for room
         self.loop = asyncio.get_running_loop()
         from .websocket import WebSocket  # which needs this module
 
@@ -167,7 +168,8 @@ class Server:
 
     def _send_starts(self, requests: list[Request]) -> None:
         for request in requests:
-            request.send_start()
+            if request not in self.with_file:
+                request.send_start()
 
     def log(self, level: str, message: str, **fields: str | int | float | bool) -> None:
         """Adds an entry to Caddy's log."""

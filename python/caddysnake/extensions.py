@@ -126,16 +126,25 @@ async def _send_file(request: Request, part: Part, end: bool) -> None:
         return
     if not end:
         await request.reserve(FILE_COST)
-    channel = _channel(request)
-    while True:
-        try:
-            channel.send(request.stream, part.descriptor)
-            break
-        except BlockingIOError:  # Caddy takes them off with their frames
-            request.server.flush()
-            await asyncio.sleep(RETRY)
-            request.check_open()
+    waiting = request.server.with_file
+    if end:  # a head that travels with the whole body has Caddy add Content-Length and answer ranges
+        waiting.add(request)
+    try:
+        await _send_descriptor(request, part.descriptor)
+    finally:
+        waiting.discard(request)
     data = part.data()
     if end:
         request.end()
     request.put(wire.FILE | wire.END if end else wire.FILE, request.take_head(), data)
+
+
+async def _send_descriptor(request: Request, descriptor: int) -> None:
+    channel = _channel(request)
+    while True:
+        try:
+            return channel.send(request.stream, descriptor)
+        except BlockingIOError:  # Caddy takes them off with their frames
+            request.server.flush()
+            await asyncio.sleep(RETRY)
+            request.check_open()

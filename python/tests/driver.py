@@ -25,7 +25,7 @@ APPS = Path(__file__).parent / "apps"
 
 REQUEST, DATA, RESPONSE, CREDIT, RESET, ERROR = 1, 2, 3, 4, 5, 6
 DECLINE, START, READY, FAILED, STOP, LOG = 7, 8, 9, 10, 11, 12
-ACCEPT, TEXT, BINARY, CLOSE = 13, 14, 15, 16
+ACCEPT, TEXT, BINARY, CLOSE, FILE = 13, 14, 15, 16, 19
 END = 0x80
 WINDOW = 256 << 10
 MAX_DATA = 64 << 10
@@ -148,7 +148,8 @@ def esgi_scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str
 class Worker:
     """One worker process. Frames are read when a test asks for them; `close()` makes sure that nothing is left.
 
-    With `monitored` it can be asked to end a request.
+    With `monitored` it can be asked to end a request. With `files` it can send descriptors, of which only a few are
+    held at a time until `descriptor()` takes them.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Worker:
         python: Iterable[str] = (),
         env: Mapping[str, str] | None = None,
         monitored: bool = False,
+        files: bool = False,
         **changes: Any,
     ) -> None:
         self.head = {"wsgi": environ, "asgi": scope, "esgi": esgi_scope}[interface]
@@ -170,14 +172,20 @@ class Worker:
         self._frames: dict[int, deque[Frame]] = {}
         self.sock, theirs = socket.socketpair()
         self._monitor, asked = socket.socketpair()
-        self._monitor.settimeout(DEADLINE)
-        if monitored:
-            self._settings["monitor"] = asked.fileno()
-        with theirs, asked:
+        self._descriptors, sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # as little as there can be
+        for end in (self._monitor, self._descriptors):
+            end.settimeout(DEADLINE)
+        inherited = [theirs.fileno()]
+        for wanted, name, end in ((monitored, "monitor", asked), (files, "descriptors", sending)):
+            if wanted:
+                self._settings[name] = end.fileno()
+                inherited.append(end.fileno())
+        with theirs, asked, sending:
             command = [sys.executable, *python, PACKAGE, str(theirs.fileno()), self._settings["runtime"], app]
             self.process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno(), asked.fileno()] if monitored else [theirs.fileno()],
+                pass_fds=inherited,
                 cwd=self._settings["working_dir"],
                 env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": "", **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -317,6 +325,14 @@ class Worker:
         ended, stack = marshal.loads(self._monitor.recv(size, socket.MSG_WAITALL))
         return bool(ended), stack
 
+    def descriptor(self) -> int:
+        """Takes the next descriptor off, closes it, and returns its stream."""
+        data, descriptors, _, _ = socket.recv_fds(self._descriptors, 4, 1)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        assert len(descriptors) == 1
+        return int.from_bytes(data, "little")
+
     def next(self, stream: int) -> Frame:
         """The next frame of a stream."""
         self.peek(stream)
@@ -356,6 +372,7 @@ class Worker:
         """Ends the process if need be, and returns all it wrote."""
         self.sock.close()
         self._monitor.close()
+        self._descriptors.close()
         try:
             self.wait()
         finally:

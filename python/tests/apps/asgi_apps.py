@@ -94,6 +94,11 @@ async def view_pause(scope: Scope, receive: Receive, send: Send) -> None:
     await send(body(b"last"))
 
 
+async def view_file(scope: Scope, receive: Receive, send: Send) -> None:
+    await send(start())
+    await send({"type": "http.response.pathsend", "path": __file__})
+
+
 async def view_echo(scope: Scope, receive: Receive, send: Send) -> None:
     parts = []
     while True:
