@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -123,10 +125,12 @@ func (e *exchange) accept(w *worker, stream *wire.Stream, f wire.Frame) error {
 func (e *exchange) switchProtocols() (transport websocket.Transport, received []byte, err error) {
 	header := e.w.Header()
 	if e.request.ProtoMajor != 1 {
-		control := http.NewResponseController(e.w)
 		e.w.WriteHeader(http.StatusOK)
-		err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{}), control.Flush())
-		return &tunnel{ReadCloser: e.request.Body, w: e.w, control: control}, nil, err
+		if err := http.NewResponseController(e.w).Flush(); err != nil {
+			return nil, nil, err
+		}
+		tunnel, err := newTunnel(e.w, e.request.Request)
+		return tunnel, nil, err
 	}
 	header.Set("Upgrade", "websocket")
 	header.Set("Connection", "Upgrade")
@@ -152,16 +156,42 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// tunnel is the connection of a WebSocket over HTTP/2.
+// tunnel is the connection of a WebSocket over HTTP/2. Nothing of Caddy's is between, as when a connection is taken over:
+// its timeouts would end a WebSocket that is idle, and its limits are those of requests.
 type tunnel struct {
 	io.ReadCloser
-	w       http.ResponseWriter
-	control *http.ResponseController
+	w               http.ResponseWriter
+	control         *http.ResponseController
+	writing, closed atomic.Bool
+}
+
+func newTunnel(w http.ResponseWriter, r *http.Request) (*tunnel, error) {
+	t := &tunnel{ReadCloser: r.Body, w: innermost(w)}
+	if idle, _ := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
+		t.ReadCloser = idle.ReadCloser
+	}
+	t.control = http.NewResponseController(t.w)
+	return t, errors.Join(t.control.SetReadDeadline(time.Time{}), t.control.SetWriteDeadline(time.Time{}))
 }
 
 func (t *tunnel) Write(p []byte) (int, error) {
+	t.writing.Store(true)
+	defer t.writing.Store(false)
+	if t.closed.Load() {
+		return 0, net.ErrClosed
+	}
 	n, err := t.w.Write(p)
 	return n, errors.Join(err, t.control.Flush())
+}
+
+// Close implements io.Closer. Only a reset ends a Write that is under way; else the stream ends in good order, with the
+// handler.
+func (t *tunnel) Close() error {
+	t.closed.Store(true)
+	if t.writing.Load() {
+		_ = t.control.SetWriteDeadline(past)
+	}
+	return t.ReadCloser.Close()
 }
 
 func (t *tunnel) SetReadDeadline(at time.Time) error { return t.control.SetReadDeadline(at) }

@@ -1,5 +1,6 @@
 """Idle WebSockets are cheap, are looked after, and end with their workers."""
 
+import json
 import resource
 import signal
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from support.check import Servers
 from support.polling import wait_until
 from support.server import Server
 from support.siege import share
-from support.websocket import FIN, PING, PONG, Ended, WebSocket
+from support.websocket import BINARY, FIN, PING, PONG, Ended, WebSocket
 
 ALLOWED = 40_000  # bytes for each, in Caddy and Python together
 
@@ -88,11 +89,13 @@ def test_a_reload_that_leaves_the_app_alone_keeps_its_sockets(serve: Servers) ->
 def test_a_reload_of_the_app_ends_its_sockets_with_the_drain_timeout(serve: Servers, sockets: ExitStack) -> None:
     server = serve(site(drain_timeout="2s"))
     old = server.worker_pids() - {server.caddy.pid}  # a thread ends in Caddy's process
-    open_ones = [sockets.enter_context(WebSocket(server, "/echo")) for _ in range(100)]
+    open_ones = [sockets.enter_context(WebSocket(server, path)) for path in ["/echo"] * 99 + ["/tell"]]
     assert server.reload(site(name="two")).returncode == 0
     open_ones[0].text("still there")
     assert open_ones[0].message() == "still there"
     assert {socket.end() for socket in open_ones} == {(1012, "")}
+    last = {"type": "websocket.disconnect", "code": 1012, "reason": ""}
+    wait_until(lambda: [json.loads(line) for line in server.log.output("stdout")] == [last], "what the app was told")
     with WebSocket(server, "/echo") as socket:
         socket.text("anew")
         assert socket.message() == "anew"
@@ -106,6 +109,22 @@ def test_an_exit_ends_all_sockets_with_1012(serve: Servers, sockets: ExitStack) 
     server.caddy.send_signal(signal.SIGTERM)
     assert {socket.end() for socket in open_ones} == {(1012, "")}
     assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("who", ["app", "exit"])
+def test_a_client_that_has_sent_more_than_the_app_takes_gets_its_close(
+    serve: Servers, sockets: ExitStack, who: str
+) -> None:
+    server = serve(site())
+    open_ones = [sockets.enter_context(WebSocket(server, "/doze")) for _ in range(50)]
+    for socket in open_ones:
+        socket.send(FIN | BINARY, bytes(1 << 20))
+    if who == "app":
+        assert {socket.end() for socket in open_ones} == {(4000, "")}
+    else:
+        server.caddy.send_signal(signal.SIGTERM)
+        assert {socket.end() for socket in open_ones} == {(1012, "")}
+        assert server.wait_exit() == 0
 
 
 @pytest.mark.expect_errors("worker exited")

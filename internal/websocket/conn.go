@@ -33,7 +33,8 @@ const (
 	CodeRestart  = 1012
 )
 
-// Transport is a connection on which the handshake is over. One goroutine reads at a time, and one writes.
+// Transport is a connection on which the handshake is over. One goroutine reads at a time, and one writes. Close ends what
+// is under way. Over HTTP/2, a read that a deadline has ended was the last one.
 type Transport interface {
 	io.ReadWriteCloser
 	SetReadDeadline(t time.Time) error
@@ -76,8 +77,9 @@ type Conn struct {
 
 	shut atomic.Pointer[[]byte] // the body of the Close that Shut sends; nil: it has not been called
 
-	use  sync.RWMutex // held for reading by Shut and tick, which any goroutine may run, while they use transport; guards over
-	over bool         // Close has been called: transport may be gone
+	// Held for reading by Shut, cut and tick, which any goroutine may run, while they use transport; guards over.
+	use  sync.RWMutex
+	over bool // Close has been called: transport may be gone
 
 	reading   sync.Mutex // held while setting the deadline; guards lingering
 	lingering bool       // Linger has been called: the deadline is its own
@@ -115,8 +117,8 @@ func (c *Conn) Write(frames []byte) error {
 	return nil
 }
 
-// Shut sends a Close, unless one has been sent, and interrupts Next. It waits for a write that is under way. A reason that
-// is too long for a frame is shortened.
+// Shut sends a Close, unless one has been sent, and interrupts Next. It waits for a write that is under way, but a peer
+// that does not take that for closeTimeout loses the connection. A reason that is too long for a frame is shortened.
 func (c *Conn) Shut(code int, reason string) {
 	body := ws.NewCloseFrameBody(ws.StatusCode(code), shorten(reason))
 	c.use.RLock()
@@ -124,8 +126,19 @@ func (c *Conn) Shut(code int, reason string) {
 	if c.over || !c.shut.CompareAndSwap(nil, &body) {
 		return
 	}
+	limit := time.AfterFunc(closeTimeout, c.cut)
+	defer limit.Stop()
 	c.interrupt() // first: a write that is stuck must not keep Next
 	c.sendClose(body)
+}
+
+// cut ends what is under way.
+func (c *Conn) cut() {
+	c.use.RLock()
+	defer c.use.RUnlock()
+	if !c.over {
+		_ = c.transport.Close()
+	}
 }
 
 // interrupt ends Next, and leaves Linger alone.
@@ -153,6 +166,9 @@ func (c *Conn) Linger() {
 			break
 		}
 		err = errors.Join(err, c.input.skip(h.Length))
+	}
+	if body := c.shut.Load(); body != nil {
+		c.sendClose(*body) // Shut may still wait for a write
 	}
 }
 

@@ -353,7 +353,8 @@ func TestShutDoesNotInterruptLinger(t *testing.T) {
 		c.Close()
 		close(lingered)
 	}()
-	if _, err := peer.Write(frame(ws.OpContinuation, true, make([]byte, 20_000_000))); err != nil { // more than fits into buffers
+	much := frame(ws.OpContinuation, true, make([]byte, 20_000_000)) // more than fits into buffers
+	if _, err := peer.Write(much); err != nil {
 		t.Fatal(err)
 	}
 	c.Shut(CodeRestart, "")

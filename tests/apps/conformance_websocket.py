@@ -50,6 +50,13 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @case
+async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+    """Prints what it receives."""
+    await _accept(receive, send)
+    print(json.dumps(await receive()), flush=True)
+
+
+@case
 async def scope(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends the scope, as Python writes it."""
     await _accept(receive, send)
@@ -192,6 +199,14 @@ async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
     await _gates[f"{key}-go"].wait()
     while (await receive())["type"] == "websocket.receive":
         pass
+
+
+@case
+async def doze(scope: Scope, receive: Receive, send: Send) -> None:
+    """Receives nothing for a second, then closes."""
+    await _accept(receive, send)
+    await asyncio.sleep(1)
+    await send({"type": "websocket.close", "code": 4000})
 
 
 @case

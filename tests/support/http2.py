@@ -12,6 +12,7 @@ import h2.config
 import h2.connection
 import h2.events
 from h2.errors import ErrorCodes
+from hyperframe.frame import Frame, GoAwayFrame
 
 from support.server import Server
 
@@ -55,7 +56,7 @@ class Connection:
         config = h2.config.H2Configuration(
             header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False
         )
-        self._h2 = h2.connection.H2Connection(config)
+        self._h2 = _Client(config)
         self._h2.initiate_connection()
         self._flush()
 
@@ -100,8 +101,8 @@ class Connection:
             self.read()
         return stream
 
-    def read(self) -> None:
-        """Read once, and give back credit for what came."""
+    def read(self, *, credit: bool = True) -> None:
+        """Read once, and give credit for what came; without, the server may soon send no more."""
         data = self.socket.recv(65536)
         if not data:
             self._reset_all(ErrorCodes.NO_ERROR)
@@ -115,7 +116,8 @@ class Connection:
                 self.streams[event.stream_id].trailers = event.headers
             elif isinstance(event, h2.events.DataReceived):
                 self.streams[event.stream_id].body += event.data
-                self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                if credit:
+                    self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):
                 self.streams[event.stream_id].ended = True
             elif isinstance(event, h2.events.StreamReset):
@@ -132,3 +134,12 @@ class Connection:
 
     def _flush(self) -> None:
         self.socket.sendall(self._h2.data_to_send())
+
+
+class _Client(h2.connection.H2Connection):
+    """One that goes on when the server says that it will take no further streams (RFC 9113, section 6.8)."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[h2.events.Event]]:
+        if frame.error_code == ErrorCodes.NO_ERROR:
+            return [], []
+        return super()._receive_goaway_frame(frame)

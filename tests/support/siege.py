@@ -16,6 +16,7 @@ CADDYS_PART = (
     "test_python_server.py",
     "test_recycling.py",
     "test_waiting.py",
+    "test_websocket_http2.py",
     "test_websocket_idle.py",
     "threats/",
 )

@@ -9,11 +9,15 @@ import struct
 from dataclasses import dataclass
 from types import TracebackType
 
+from support import http2
 from support.raw import Connection, Response
 from support.server import Server
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 FIN, RSV1, RSV2, RSV3 = 0x80, 0x40, 0x20, 0x10
+
+# The headers of a handshake over HTTP/2.
+CONNECT = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b"sec-websocket-version", b"13")]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -109,7 +113,7 @@ class WebSocket:
 
     def send(self, first: int, payload: bytes = b"") -> None:
         """Send one frame; `first` is its first byte, so most often FIN | an opcode."""
-        self.connection.send(frame(first, payload))
+        self._write(frame(first, payload))
 
     def text(self, text: str) -> None:
         """Send a text in one frame."""
@@ -156,10 +160,64 @@ class WebSocket:
             return
         raise AssertionError(f"after the end: {got}")
 
+    def _write(self, data: bytes) -> None:
+        self.connection.send(data)
+
     def _read(self, size: int) -> bytes:
         data = self.connection.read(size)
         if len(data) < size:
             raise Ended
+        return data
+
+
+class WebSocketOverHttp2(WebSocket):
+    """A WebSocket's client on one stream of a connection (RFC 8441).
+
+    Args:
+        http2: the connection, over which the server's settings have come.
+        target: the request target.
+        headers: further headers of the handshake.
+
+    Attributes:
+        headers: those of the server's response.
+        stream: what has come and has not been read.
+    """
+
+    def __init__(self, http2: http2.Connection, target: str = "/", *headers: tuple[bytes, bytes]) -> None:
+        self._http2 = http2
+        self._number = http2.request(target, [*CONNECT, *headers], end=False)
+        self.stream = http2.streams[self._number]
+        while self.stream.status is None:
+            assert self.stream.reset is None, "the server gave the handshake up"
+            http2.read()
+        if self.stream.status != 200:
+            http2.response(self._number)
+            raise Rejected(
+                Response(self.stream.status, self.stream.headers, bytes(self.stream.body), self.stream.ended)
+            )
+        self.headers = self.stream.headers
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if not self.over:
+            self._http2.reset(self._number)
+
+    @property
+    def over(self) -> bool:
+        """Whether the stream has ended, well or not."""
+        return self.stream.ended or self.stream.reset is not None
+
+    def _write(self, data: bytes) -> None:
+        if not self.over:
+            self._http2.send(self._number, data)
+
+    def _read(self, size: int) -> bytes:
+        body = self.stream.body
+        while len(body) < size:
+            if self.over:
+                raise Ended
+            self._http2.read()
+        data = bytes(body[:size])
+        del body[:size]
         return data
 
 
