@@ -400,10 +400,11 @@ class Request(Exchange):
                 raise ValueError(f"the status of a response is 200 or more, not {status}")
             server = self.server
             headers = server.headers.check(message.get("headers", ()))
-            self.head = dumps((status, headers), wire.MARSHAL_VERSION)
-            self._started = self._open = True
             if message.get("trailers"):
                 self.trailers = []
+                headers = extensions.before_trailers(headers)
+            self.head = dumps((status, headers), wire.MARSHAL_VERSION)
+            self._started = self._open = True
             server.starts.append(self)
             server.flush_soon()
         else:

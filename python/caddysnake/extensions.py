@@ -30,6 +30,11 @@ async def send(request: Request, kind: str, message: dict[str, Any]) -> None:
     await handler(request, message)
 
 
+def before_trailers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Returns headers behind whose body trailers can come: in HTTP/1.1 only one without a length has room for them."""
+    return [pair for pair in headers if pair[0] != b"content-length"]
+
+
 async def _path_send(request: Request, message: dict[str, Any]) -> None:
     request.check_body("http.response.pathsend")
     _channel(request)

@@ -86,9 +86,13 @@ async def hint_illegal(scope: Scope, receive: Receive, send: Send) -> None:
 
 @case
 async def trailers(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends trailers in two messages, behind a body in two parts unless it is to have none."""
-    await send(START | {"trailers": True, "headers": [*START["headers"], (b"trailer", b"X-Digest, Server-Timing")]})
-    if "empty" not in _arguments(scope):
+    """Sends trailers in two messages, behind a body in two parts; arguments may have it empty, or say its length."""
+    arguments = _arguments(scope)
+    headers = [*START["headers"], (b"trailer", b"X-Digest, Server-Timing")]
+    if "length" in arguments:
+        headers.append((b"Content-Length", arguments["length"].encode()))
+    await send(START | {"trailers": True, "headers": headers})
+    if "empty" not in arguments:
         await send({"type": "http.response.body", "body": b"the ", "more_body": True})
         await send({"type": "http.response.body", "body": b"body"})
     else:
