@@ -202,6 +202,15 @@ async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @case
+async def late(scope: Scope, receive: Receive, send: Send) -> None:
+    """Receives nothing until the gate of the argument is open, then sends each byte that is in the first message."""
+    await _accept(receive, send)
+    await _gates[scope["query_string"].decode()].wait()
+    message = await receive()
+    await send({"type": "websocket.send", "bytes": bytes(sorted(set(message["bytes"])))})
+
+
+@case
 async def doze(scope: Scope, receive: Receive, send: Send) -> None:
     """Receives nothing for a second, then closes."""
     await _accept(receive, send)

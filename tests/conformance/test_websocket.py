@@ -14,7 +14,20 @@ from support.check import Servers
 from support.polling import wait_until
 from support.raw import Connection
 from support.server import Server
-from support.websocket import BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, RSV1, TEXT, Rejected, WebSocket, frame
+from support.websocket import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Rejected,
+    WebSocket,
+    deflated,
+    frame,
+)
 
 SITE = """
     log
@@ -401,12 +414,6 @@ def test_an_app_that_receives_nothing_stops_the_client(server: Server) -> None:
 
 
 # Compression (RFC 7692).
-
-
-def deflated(data: bytes) -> bytes:
-    """What one message is compressed to."""
-    compressor = zlib.compressobj(wbits=-15)
-    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 def inflated(data: bytes, bits: int = 15) -> bytes:

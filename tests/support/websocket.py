@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import struct
+import zlib
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -233,3 +234,9 @@ def frame(first: int, payload: bytes = b"", mask: bytes = b"\x12\x34\x56\x78") -
     whole = mask * (size // 4 + 1)
     masked = int.from_bytes(payload, "big") ^ int.from_bytes(whole[:size], "big")
     return head + mask + masked.to_bytes(size, "big")
+
+
+def deflated(data: bytes) -> bytes:
+    """What one message is compressed to."""
+    compressor = zlib.compressobj(wbits=-15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]

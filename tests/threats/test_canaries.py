@@ -7,11 +7,13 @@ asgi.py), an environ or scope of its own, and a shallow copy of the lifespan's s
 import asyncio
 import json
 import random
+from contextlib import ExitStack
 
 import pytest
 
 from support.check import Servers
 from support.siege import share
+from support.websocket import BINARY, FIN, RSV1, WebSocket, deflated
 
 CANARIES = share(1_000_000)
 EACH = 4  # canaries in one request
@@ -58,3 +60,20 @@ def test_threat_27_no_canary_reaches_another_request(serve: Servers, app: str) -
     pids = server.worker_pids()
     assert asyncio.run(run(server.port.number)) == []
     assert server.worker_pids() == pids
+
+
+def test_threat_27_no_compressed_message_reaches_another_socket(serve: Servers) -> None:
+    """The end of each message waits in Caddy for an app that does not receive, while others' are decompressed."""
+    app = "module_asgi conformance_websocket:app"
+    server = serve(f"python {{\n{app}\nworkers 1\nimport worker\nwebsocket {{\ncompression on\n}}\n}}")
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    size = (256 << 10) - 100  # with what its frames cost, a little more than there is credit for
+    with ExitStack() as stack, WebSocket(server, "/echo", offer) as other:
+        waiting = [stack.enter_context(WebSocket(server, f"/late?{number}", offer)) for number in range(20)]
+        for number, socket in enumerate(waiting):
+            socket.send(FIN | RSV1 | BINARY, deflated(bytes([number]) * size))
+            other.send(FIN | RSV1 | BINARY, deflated(b"other" * 4000))
+            assert other.receive().opcode == BINARY
+        for number, socket in enumerate(waiting):
+            assert server.get(f"/?{number}").status_code == 200
+            assert socket.message() == bytes([number])
