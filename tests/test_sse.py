@@ -16,7 +16,17 @@ from support.server import Server
 
 pytestmark = pytest.mark.alone
 
-APPS = {"wsgi": "module_wsgi sse_app:wsgi", "asgi": "module_asgi sse_app:asgi"}
+APPS = {
+    "wsgi": "module_wsgi sse_app:wsgi",
+    "gevent": "module_wsgi sse_app:wsgi\nruntime gevent",
+    "asgi": "module_asgi sse_app:asgi",
+    "esgi": "module_esgi sse_app:esgi",
+}
+# Under gevent and ESGI there is another sender in the worker, and nothing else in Caddy.
+SERVERS = [
+    *(f"{app}-plain" for app in APPS),
+    *(f"{app}-{way}" for app in ("wsgi", "asgi") for way in ("gzip", "http2-gzip")),
+]
 GATES = 8  # in the app
 FLOOD = 2000
 SOON = 0.050  # seconds from an event's making to its arrival; half of what lies between two events
@@ -26,7 +36,7 @@ def site(interface: str, encode: bool = False) -> str:
     return f"{'encode gzip' if encode else ''}\npython {{\n{APPS[interface]}\nworkers 1\nimport worker\n}}"
 
 
-@pytest.fixture(scope="module", params=[f"{app}-{way}" for app in APPS for way in ("plain", "gzip", "http2-gzip")])
+@pytest.fixture(scope="module", params=SERVERS)
 def server(serve_shared: Servers, request: pytest.FixtureRequest) -> Iterator[Server]:
     interface, _, way = request.param.partition("-")
     yield serve_shared(site(interface, "gzip" in way), tls="http2" in way, warm_up="/open?warm-up")

@@ -1,4 +1,4 @@
-"""Server-sent events, on both interfaces; see test_sse.py.
+"""Server-sent events, on all interfaces; see test_sse.py.
 
 /gated?KEY sends eight events; before each it waits at a gate, KEY0 to KEY7, which /open?KEY0 opens. /paced sends events
 that say when they were sent, 100 ms after one another. /flood sends 2,000 numbered ones of 3 KB, half a millisecond
@@ -8,7 +8,8 @@ the client has gone, for which /wait?KEY waits.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import closing
 from typing import Any
 
 import gates
@@ -47,33 +48,33 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
     return _STREAMS[path](query)
 
 
-def _gated(key: str) -> Iterator[bytes]:
+def _gated(key: str) -> Generator[bytes]:
     for number in range(GATES):
         gates.wait(f"{key}{number}")
         yield _event(number)
 
 
-def _paced(_: str) -> Iterator[bytes]:
+def _paced(_: str) -> Generator[bytes]:
     for _number in range(COUNT):
         time.sleep(PACE)
         yield _event(time.monotonic())
 
 
-def _flood(_: str) -> Iterator[bytes]:
+def _flood(_: str) -> Generator[bytes]:
     global progress
     for progress in range(FLOOD):
         time.sleep(SHORT)
         yield _event(f"{progress}{PADDING}")
 
 
-def _broken(_: str) -> Iterator[bytes]:
+def _broken(_: str) -> Generator[bytes]:
     for number in range(GATES):
         time.sleep(SHORT)
         yield _event(number)
     raise RuntimeError("after eight events")
 
 
-def _endless(key: str) -> Iterator[bytes]:
+def _endless(key: str) -> Generator[bytes]:
     try:
         while True:
             time.sleep(SHORT)
@@ -83,6 +84,21 @@ def _endless(key: str) -> Iterator[bytes]:
 
 
 _STREAMS = {"/gated": _gated, "/paced": _paced, "/flood": _flood, "/broken": _broken, "/endless": _endless}
+
+
+def esgi(scope: dict[str, Any], protocol: Any) -> None:
+    """The ESGI app."""
+    path, query = scope["path"], scope["query_string"]
+    if path == "/progress":
+        protocol.response_str(200, [("content-type", "text/plain")], str(progress))
+    elif path in ("/open", "/wait"):
+        (gates.open if path == "/open" else gates.wait)(query)
+        protocol.response_empty(204, [])
+    else:
+        transport = protocol.response_stream(200, [("content-type", SSE)])
+        with closing(_STREAMS[path](query)) as events:
+            for event in events:
+                transport.send_bytes(event)
 
 
 async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callable[..., Awaitable[None]]) -> None:
