@@ -200,7 +200,7 @@ func (c *Conn) tick() {
 	c.slow.Store(!idle)
 	interval, timeout := c.options.PingInterval, c.options.PingTimeout
 	heard, waited := c.heard.Swap(false), time.Since(c.pinged)
-	next := interval
+	next, ping := interval, false
 	switch {
 	case heard || c.paused.Load():
 		if c.awaiting && waited < interval {
@@ -212,9 +212,7 @@ func (c *Conn) tick() {
 		if timeout > 0 {
 			next = min(interval, timeout)
 		}
-		if idle { // else the write that is under way is as good as a ping
-			c.sendControl(ws.OpPing, nil)
-		}
+		ping = idle // else the write that is under way is as good as one
 	case waited < timeout:
 		next = timeout - waited
 	default:
@@ -223,6 +221,9 @@ func (c *Conn) tick() {
 		return
 	}
 	c.timer.Reset(next)
+	if ping {
+		c.sendControl(ws.OpPing, nil) // last: the next tick sees that the peer does not take it
+	}
 }
 
 func (c *Conn) sendClose(body []byte) {

@@ -212,6 +212,20 @@ func TestPingTimeout(t *testing.T) {
 	}
 }
 
+// A peer that does not even take the ping has not answered it.
+func TestPingTimeoutOfStuckPeer(t *testing.T) {
+	transport := &stuck{writing: make(chan struct{}), closed: make(chan struct{})}
+	c := New(transport, nil, Options{PingInterval: time.Millisecond, PingTimeout: time.Millisecond, MaxSize: 1})
+	select {
+	case <-transport.closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it was not given up")
+	}
+	if _, err := c.Next(); !errors.As(err, new(*CloseError)) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // While the caller waits for somebody else, the peer's answer cannot be seen.
 func TestNoPingTimeoutWhilePaused(t *testing.T) {
 	c, peer := connect(t, true, nil, Options{PingInterval: time.Millisecond, PingTimeout: time.Millisecond})
