@@ -6,7 +6,8 @@
 //
 // The interpreter runs on one thread that is made here; Python itself makes all others, so they inherit this one's signal
 // mask. Python gets no handler of any signal (Py_InitializeEx(0)): they stay Go's, which is prepared to run on threads
-// that it has not made. One signal is blocked: of a write to a closed pipe Go would take SIGPIPE to be meant for it, and
+// that it has not made. PYTHONFAULTHANDLER and PYTHONDEVMODE bring some all the same, of faults, which are taken away
+// again: without Go's, a nil dereference that it would recover from ends Caddy. One signal is blocked: of a write to a closed pipe Go would take SIGPIPE to be meant for it, and
 // end the process. Blocking more would be worse than that, since every process that an app starts would inherit it and
 // could not be asked to end.
 
@@ -209,12 +210,17 @@ static char *initialize(const char *program) {
     return NULL;
 }
 
+static const char no_handlers[] = "import faulthandler\nfaulthandler.disable()\ndel faulthandler\n";
+
 static void finish(struct job *job, char *error);
 
 static void interpret(struct job *job) {
     char *source = job->source; // the job is its starter's, and gone once that is told
     char *error = initialize(job->program);
     int started = error == NULL;
+    if (started) {
+        python.run(no_handlers, NULL);
+    }
     finish(job, error);
     if (started) {
         python.run(source, NULL);

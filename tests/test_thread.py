@@ -168,6 +168,12 @@ def test_a_worker_that_fails_early_leaves_no_descriptor(serve: Servers, tmp_path
     wait_until(lambda: server.caddy.num_fds() <= descriptors, "as many descriptors as before")
 
 
+def test_handlers_of_faults_stay_gos(serve: Servers) -> None:
+    """Python's would end Caddy where Go recovers; images of Python often set this variable."""
+    server = serve("python {\nmodule_wsgi thread_app:app\nimport worker\n}", PYTHONFAULTHANDLER="1")
+    assert interpreter(server)["fault_handlers"] is False
+
+
 # Several apps.
 
 

@@ -1,5 +1,6 @@
 """What an app sees and does in an interpreter that it shares with Caddy and other apps; see test_thread.py."""
 
+import faulthandler
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ def interpreter() -> str:
             "in_main_thread": threading.current_thread() is threading.main_thread(),
             "handlers": [signal.getsignal(number) is not None for number in (signal.SIGINT, signal.SIGTERM)],
             "threads": threading.active_count(),
+            "fault_handlers": faulthandler.is_enabled(),
         }
     )
 
