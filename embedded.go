@@ -21,11 +21,11 @@ import (
 // embedded is the Python interpreter inside Caddy. There is at most one, and it lives until Caddy exits: CPython cannot be
 // unloaded. Caddy gives it orders through a pipe; python/caddysnake/thread.py does them, one after another.
 var embedded struct {
-	mu      sync.Mutex // guards the fields below
-	python  *python    // nil: none has been started
-	app     string     // the one it was started for
-	failed  error      // why it cannot be used any more
-	orders  *os.File
+	mu      sync.Mutex         // guards the fields below
+	python  *python            // nil: none has been started
+	app     string             // the one it was started for
+	failed  error              // why it cannot be used any more
+	orders  chan []byte        // those that are still to be written
 	threads map[uint32]*thread // those that have not ended, by number
 	number  uint32             // of the last one
 
@@ -97,7 +97,7 @@ finally:
 		return err
 	}
 	e := &embedded
-	e.python, e.app, e.orders, e.threads = p, s.App, orders, map[uint32]*thread{}
+	e.python, e.app, e.orders, e.threads = p, s.App, sendOrders(orders), map[uint32]*thread{}
 	logger := caddy.Log().Named("python").With(zap.Int("pid", os.Getpid()))
 	e.written.Go(func() { e.output.log(stdout, logger, "stdout") })
 	e.written.Go(func() { e.output.log(stderr, logger, "stderr") })
@@ -131,13 +131,34 @@ func readReports(reports io.Reader) {
 	}
 }
 
+// mostOrders is how many orders may wait until Python takes them.
+const mostOrders = 100
+
+// sendOrders writes what comes from the channel that it returns. Whoever gives orders does not wait: code that never lets go
+// of the interpreter would keep Caddy from exiting.
+func sendOrders(pipe io.Writer) chan []byte {
+	orders := make(chan []byte, mostOrders)
+	go func() {
+		for order := range orders {
+			if _, err := pipe.Write(order); err != nil {
+				return // the interpreter has ended, and readReports says so
+			}
+		}
+	}()
+	return orders
+}
+
 // order sends an order, a dict of which "order" names the kind. It is called with embedded.mu held.
 func order(dict []byte) error {
 	if embedded.failed != nil {
 		return embedded.failed
 	}
-	_, err := embedded.orders.Write(append(binary.LittleEndian.AppendUint32(nil, uint32(len(dict))), dict...))
-	return err
+	select {
+	case embedded.orders <- append(binary.LittleEndian.AppendUint32(nil, uint32(len(dict))), dict...):
+		return nil
+	default:
+		return errors.New("the interpreter inside Caddy takes no orders, some code in it does not let go of it: restart Caddy")
+	}
 }
 
 // commit says that all apps of the generation have started.
@@ -155,7 +176,7 @@ func (g *generation) end(kind string) {
 	b := marshal.AppendDict(nil)
 	b = marshal.AppendString(marshal.AppendKey(b, "order"), kind)
 	b = marshal.AppendInt(marshal.AppendKey(b, "generation"), int64(g.number))
-	_ = order(marshal.AppendDictEnd(b)) // it fails only if there is no interpreter, and then nothing to do
+	_ = order(marshal.AppendDictEnd(b)) // it fails only if no interpreter is there, or none that does anything
 }
 
 // runExitFunctions runs what Python's atexit has, when Caddy exits and all workers have ended. What it then writes is all
