@@ -89,6 +89,7 @@ def test_threat_21_no_reload_drops_or_blocks_a_request(serve: Servers, project: 
         for _ in range(RELOADS):
             KINDS[kind](reloader)
             wait_until(lambda: traffic.open == SOCKETS, "all WebSockets", 60)
+        wait_until(lambda: traffic.closed or kind == "unrelated", "WebSockets whose time is over", 60)
         answered, rate = traffic.answered, traffic.rate
     print(f"{kind}: {answered} requests at {rate:.0f}/s, {dict(traffic.closed)} WebSockets closed in {RELOADS} reloads")
     assert traffic.failures == []
