@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -149,13 +150,16 @@ type App struct {
 	refs    []*poolRef                       // one for each different app; complete when Provision of all handlers is over
 	dynamic []*dynamicRef                    // likewise, one for each handler whose requests choose apps
 
+	unsettled atomic.Pointer[generation] // what it has started although Caddy may still go on with another config
+
 	leave   sync.Once
 	leaving chan struct{} // closed when a server shuts down, so that pages that wait for a refresh do not keep it waiting
 }
 
 // apps are those that have started and have not been stopped: one, and for a moment two while a config is loaded.
 var apps struct {
-	// changing is held, to write, while a config starts, so that no app is reloaded meanwhile; who reloads holds it to read.
+	// changing is held, to write, while a config starts, and if it has workers that are threads until Caddy goes on with
+	// it, so that no app is reloaded meanwhile; who reloads holds it to read.
 	changing sync.RWMutex
 	mu       sync.Mutex // guards live
 	live     []*App
@@ -242,14 +246,15 @@ func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
 }
 
 // Start implements caddy.App. It starts the pools that do not run yet, side by side, and returns when all are ready; if
-// one cannot start, none is kept and the error says why.
+// one cannot start, none is kept and the error says why. Another of Caddy's apps may still fail to start, and then the
+// config before goes on: whether it does is known when one of the two is stopped.
 func (a *App) Start() error {
 	if len(a.refs)+len(a.dynamic) > 0 {
 		raiseHeapFloor()
 	}
 	apps.changing.Lock()
-	defer apps.changing.Unlock()
 	g := newGeneration(a.settings(nil, settings{}))
+	a.unsettled.Store(g)
 	results := make(chan error)
 	for _, ref := range a.refs {
 		go func() { results <- ref.start(g) }()
@@ -262,10 +267,9 @@ func (a *App) Start() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.release()
-		g.settle(false)
+		settle(a.unsettled.Swap(nil), false)
 		return err
 	}
-	g.settle(true)
 	for _, ref := range a.refs {
 		ref.begin()
 	}
@@ -273,28 +277,52 @@ func (a *App) Start() error {
 		ref.start(a.logger)
 	}
 	apps.mu.Lock()
+	alone := len(apps.live) == 0
 	apps.live = append(apps.live, a)
 	apps.mu.Unlock()
+	if alone || !g.threads {
+		settle(a.unsettled.Swap(nil), true)
+		return nil
+	}
+	go func() { // nothing is stopped if Caddy fails later than at its apps
+		<-a.over
+		settle(a.unsettled.Swap(nil), true)
+	}()
 	return nil
+}
+
+// settle says whether Caddy goes on with the config that has begun this generation; nil: that has been said.
+func settle(g *generation, accepted bool) {
+	if g != nil {
+		g.settle(accepted)
+		apps.changing.Unlock()
+	}
 }
 
 // Stop implements caddy.App. After a reload, the pools that no config uses any more drain in the background; the HTTP
 // servers, which may be stopped later, bring requests until then.
 func (a *App) Stop() error {
+	refused := a.unsettled.Swap(nil)
 	apps.mu.Lock()
 	apps.live = slices.DeleteFunc(apps.live, func(other *App) bool { return other == a })
+	for _, other := range apps.live {
+		settle(other.unsettled.Swap(nil), true)
+	}
 	apps.mu.Unlock()
 	for _, ref := range a.refs {
 		if ref.autoreload != nil {
 			ref.autoreload.stop()
 		}
 	}
-	if !caddy.Exiting() {
-		go func() {
-			<-a.over
-			a.release()
-		}()
+	if caddy.Exiting() {
+		settle(refused, false)
+		return nil
 	}
+	go func() {
+		<-a.over
+		a.release()
+		settle(refused, false)
+	}()
 	return nil
 }
 

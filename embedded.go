@@ -161,10 +161,10 @@ func order(dict []byte) error {
 	}
 }
 
-// commit says that all apps of the generation have started.
+// commit says that all apps of the generation have started, and that Caddy goes on with them.
 func (g *generation) commit() { g.end("commit") }
 
-// rollBack says that the generation could not start and that its workers have ended.
+// rollBack says that Caddy does not go on with the generation, and that its workers have ended.
 func (g *generation) rollBack() { g.end("roll_back") }
 
 func (g *generation) end(kind string) {

@@ -51,7 +51,7 @@ func (g *generation) begin(ctx context.Context) error {
 	return nil
 }
 
-// settle ends it: all apps have started, or what has started has ended.
+// settle ends it: all apps have started, and Caddy goes on with them, or what has started has ended.
 func (g *generation) settle(started bool) {
 	if !g.threads {
 		return

@@ -4,6 +4,7 @@ All that does not depend on where a worker runs is tested with both runtimes els
 """
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ def app(environ, start_response):
     elif environ["PATH_INFO"] == "/file":
         with open("note.txt") as file:
             body = file.read()
+    elif environ["PATH_INFO"] == "/release":
+        body = os.environ["RELEASE"]
     elif environ["PATH_INFO"] == "/print":
         print("printed by", VERSION)
         body = VERSION
@@ -324,6 +327,30 @@ def test_a_reload_that_fails_leaves_the_app_with_its_modules(serve: Servers, tmp
     wait_until(lambda: server.caddy.num_fds() <= descriptors, "as many descriptors as before")
     for path in ("/", "/lazy"):
         assert set(versions(server, path)) == {"1"}
+
+
+@pytest.mark.expect_errors("")
+def test_a_reload_that_fails_elsewhere_leaves_the_app_with_its_modules(serve: Servers, tmp_path: Path) -> None:
+    """Caddy starts its apps in no particular order: here the new Python workers, then a server that cannot."""
+    write_app(tmp_path / "a", "main", "1")
+    server = serve(handler("main", tmp_path / "a", "env_var RELEASE 1"))
+    assert server.get("/lazy").text == "1"
+    write_app(tmp_path / "a", "main", "22")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        second = f"}}\nhttp://127.0.0.1:{taken.getsockname()[1]} {{\nrespond taken"
+
+        def refused_after_python_has_started() -> bool:
+            before = len([entry for entry in server.log.entries() if entry.get("line") == "this is 22"])
+            assert server.reload(handler("main", tmp_path / "a", "env_var RELEASE 22") + second).returncode == 1
+            return len([entry for entry in server.log.entries() if entry.get("line") == "this is 22"]) > before
+
+        wait_until(refused_after_python_has_started, "reload in this order")
+    wait_until(lambda: server.get("/release").text == "1", "the old environment")
+    for path in ("/", "/lazy"):
+        assert set(versions(server, path)) == {"1"}
+    assert server.reload(handler("main", tmp_path / "a", "env_var RELEASE 22")).returncode == 0
+    for path in ("/", "/lazy", "/release"):
+        assert set(versions(server, path)) == {"22"}
 
 
 @pytest.mark.memory

@@ -4,7 +4,7 @@ A *root* is an app's working_dir. A *generation* is a number that Caddy gives wh
 configuration that it loads, or one app anew. A later one is higher, and none begins before the last one has ended. The
 first worker of a generation in a root finds none of the root's modules, so it imports them anew, while workers of the
 generation before go on with the module objects that they have. Caddy commits a generation once all of its apps have
-started, or rolls it back: then sys.modules is as if it had never been.
+started and it goes on with them, or rolls it back: then sys.modules is as if it had never been.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ class Shared:
         gc.collect()
 
     def commit(self, generation: int) -> None:
-        """All apps of the generation have started: lets go of the modules that it has replaced."""
+        """The generation has started, and Caddy goes on with it: lets go of the modules that it has replaced."""
         with self._lock:
             self._committed = max(self._committed, generation)
             self._before.pop(generation, None)
 
     def roll_back(self, generation: int) -> None:
-        """The generation could not start, and its workers have ended: those of the one before go on as they were."""
+        """Caddy does not go on with it, and its workers have ended: those of the one before go on as they were."""
         with self._lock:
             before = self._before.get(generation)
             if before is None:
