@@ -122,7 +122,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 // run serves until a signal ends the process. It returns only if the start failed.
 func (s *server) run(cmd *cobra.Command) error {
 	caddy.TrapSignals()
-	config, err := s.config(cmd.Flags().Changed("listen"))
+	config, err := s.config(cmd.Flags().Changed)
 	if err != nil {
 		return err
 	}
@@ -162,14 +162,21 @@ var flagAdvice = strings.NewReplacer(
 )
 
 // config checks the flags and makes the configuration that they stand for.
-func (s *server) config(listenGiven bool) (*caddy.Config, error) {
+func (s *server) config(given func(flag string) bool) (*caddy.Config, error) {
+	// In a configuration, 0 is what has not been set.
+	switch {
+	case given("workers") && s.python.Workers == 0 && s.python.MaxWorkers == 0:
+		return nil, errors.New("--workers: 0 is not possible; give 1 or more, or --max-workers too")
+	case given("threads") && s.python.Threads == 0:
+		return nil, fmt.Errorf("--threads: 0 is not possible; give 1 or more, or leave it out for %d", defaultThreads)
+	}
 	if err := s.check(); err != nil {
 		if wrong, ok := errors.AsType[*settingError](err); ok {
 			return nil, fmt.Errorf("%s: %w", flagOf(wrong.setting), wrong.err)
 		}
 		return nil, err
 	}
-	if s.domain != "" && !listenGiven {
+	if s.domain != "" && !given("listen") {
 		s.listen = ":" + strconv.Itoa(caddyhttp.DefaultHTTPSPort)
 	}
 	httpServer := &caddyhttp.Server{Listen: []string{s.listen}, Routes: s.routes()}

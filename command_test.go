@@ -25,7 +25,7 @@ func serverConfig(t *testing.T, args ...string) (any, error) {
 	if err := cmd.ParseFlags(args); err != nil {
 		return nil, cmd.FlagErrorFunc()(cmd, err)
 	}
-	config, err := s.config(cmd.Flags().Changed("listen"))
+	config, err := s.config(cmd.Flags().Changed)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +193,8 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--listen", "9080"), `--listen: "9080" has no port; write for example :9080`},
 		{append(app, "--workers", "-1"), "--workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
 		{append(app, "--workers", "two"), `--workers: "two" is not possible; give a whole number of 1 or more`},
+		{append(app, "--workers", "0"), "--workers: 0 is not possible; give 1 or more, or --max-workers too"},
+		{append(app, "--threads", "0"), "--threads: 0 is not possible; give 1 or more, or leave it out for 8"},
 		{append(app, "--threads", "-1"), "--threads: -1 is not possible; give 1 or more, or leave it out for 8"},
 		{append(app, "--python-path", "none"),
 			`--python-path: "none": executable file not found in $PATH; give the path of a Python interpreter, or the name of one on PATH`},

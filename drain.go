@@ -162,7 +162,7 @@ func (p *pool) cutOff() {
 	logCutOff(p.logger, p.open+p.waiting.Len(), p.sockets, p.drainTimeout())
 	p.refuse(errPoolClosed)
 	for w := range p.alive {
-		w.conn.ResetAll()
+		go w.conn.ResetAll() // which waits for a worker that takes nothing, until that is killed
 	}
 	for e := range p.lasting {
 		e.cutOff()
@@ -205,7 +205,7 @@ func (p *pool) cutOffWorker(w *worker) {
 	for _, s := range sockets {
 		s.shut(websocket.CodeRestart, "")
 	}
-	w.conn.ResetAll()
+	go w.conn.ResetAll()
 }
 
 // Interface guard.

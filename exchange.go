@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,12 @@ type exchange struct {
 	w       http.ResponseWriter
 	pool    *pool
 	logger  *zap.Logger
-	upload  *upload      // nil when the request has no body, or all of it is in the first frame
-	began   bool         // the response has begun
+	upload  *upload     // nil when the request has no body, or all of it is in the first frame
+	began   bool        // the response has begun
+	given   http.Header // the headers before the app's came, see takeHead; nil: none but these of Server
+	server  []string
+	bounded bool         // the response has a content-length
+	left    int64        // how much of that is to come, in bytes
 	lasting bool         // it is enrolled in the pool
 	writeBy atomic.Int64 // when the client must have taken what is being written, in Unix nanoseconds; 0 while nothing is
 
@@ -188,7 +193,7 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			return e.fault(w, err)
 		}
 		if f.End {
-			return nil
+			return e.fault(w, e.checkWhole())
 		}
 		if e.began && !stream.More() {
 			if err := e.pause(ctx, stream, len(f.Data)); err != nil {
@@ -220,6 +225,9 @@ func (e *exchange) fault(w *worker, err error) error {
 		return nil
 	case errors.As(err, &fault):
 		e.logAppError(w, err.Error(), "")
+		if !e.began {
+			e.takeBackHead()
+		}
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	case errors.Is(err, http.ErrContentLength):
 		e.logAppError(w, "the response is longer than its content-length", "")
@@ -235,16 +243,62 @@ func (e *exchange) prepare() {
 	e.began = true
 }
 
+// takeHead puts the app's headers beside those that other handlers have set, and returns the status. Until the response
+// begins, takeBackHead can undo that.
+func (e *exchange) takeHead(head []byte) (status int, err error) {
+	header := e.w.Header()
+	e.given, e.server = nil, header["Server"]
+	if len(header) > 1 || len(header) == 1 && e.server == nil { // most often it is not worth a copy
+		e.given = maps.Clone(header)
+	}
+	return setHeaders(header, head)
+}
+
+// takeBackHead removes what the app has set: what follows is not its response.
+func (e *exchange) takeBackHead() {
+	header := e.w.Header()
+	clear(header)
+	maps.Copy(header, e.given)
+	if e.server != nil {
+		header["Server"] = e.server
+	}
+}
+
 // begin sends the status and headers.
 func (e *exchange) begin(status int) {
 	e.prepare()
+	if declared := e.w.Header()["Content-Length"]; len(declared) == 1 && e.hasContent(status) {
+		length, err := strconv.ParseInt(declared[0], 10, 64)
+		e.bounded, e.left = err == nil, length
+	}
 	e.w.WriteHeader(status)
+}
+
+// hasContent tells whether a response of this status has content (RFC 9110, section 6.4.1).
+func (e *exchange) hasContent(status int) bool {
+	return e.request.Method != http.MethodHead && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// count notes that n bytes of the body are about to be sent, or have been.
+func (e *exchange) count(n int64) error {
+	if e.left -= n; e.bounded && e.left < 0 {
+		return http.ErrContentLength
+	}
+	return nil
+}
+
+// checkWhole is called at the response's end. HTTP/2 would tell nobody that some of it is missing.
+func (e *exchange) checkWhole() error {
+	if e.bounded && e.left > 0 {
+		return &appFault{fmt.Errorf("the response is %d bytes shorter than its content-length", e.left)}
+	}
+	return nil
 }
 
 // write passes on a RESPONSE or DATA frame.
 func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 	if f.Type == wire.Response {
-		status, err := setHeaders(e.w.Header(), f.Head)
+		status, err := e.takeHead(f.Head)
 		if err != nil {
 			return &appFault{err}
 		}
@@ -252,6 +306,9 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 	}
 	if len(f.Data) == 0 {
 		return nil
+	}
+	if err := e.count(int64(len(f.Data))); err != nil {
+		return err
 	}
 	if e.lasting {
 		e.writeBy.Store(time.Now().Add(allowed(len(f.Data))).UnixNano())

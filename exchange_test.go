@@ -11,10 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -271,6 +273,8 @@ func TestExchangeAppErrors(t *testing.T) {
 			Head: responseHead(200, [2]string{"content-length", "1"}, [2]string{"content-length", "2"}), Data: []byte("x")}}, 500, false},
 		"longer than its length": {[]wire.Frame{{Type: wire.Response, End: true,
 			Head: responseHead(200, [2]string{"content-length", "1"}), Data: []byte("xyz")}}, 200, true},
+		"shorter than its length": {[]wire.Frame{{Type: wire.Response, End: true,
+			Head: responseHead(200, [2]string{"content-length", "4"}), Data: []byte("xyz")}}, 200, true},
 		"no marshal": {[]wire.Frame{{Type: wire.Response, End: true, Head: []byte("garbage")}}, 500, false},
 	}
 	for name, test := range tests {
@@ -285,6 +289,24 @@ func TestExchangeAppErrors(t *testing.T) {
 				t.Logf("%d places are still taken", p.openRequests())
 			}
 		})
+	}
+}
+
+func TestExchangeTakesBackTheHeadersOfAResponseThatCannotBePassedOn(t *testing.T) {
+	head := responseHead(200, [2]string{"content-length", "5"}, [2]string{"x-given", "by the app"},
+		[2]string{"set-cookie", "a=b"}, [2]string{"server", "app"}, [2]string{"x-bad", "\x01"})
+	p := testPool(t, settings{Interface: interfaceASGI}, answer(wire.Frame{Type: wire.Response, End: true, Head: head, Data: []byte("hello")}))
+	for _, given := range []http.Header{{}, {"Server": {"Caddy"}}, {"Server": {"other"}, "X-Given": {"before"}}, {"X-Given": {"before"}}} {
+		w := httptest.NewRecorder()
+		maps.Copy(w.Header(), given)
+		e := &exchange{request: newRequest(requestTo("/"), rootPathAuto), w: w, pool: p, logger: zap.NewNop()}
+		var failed caddyhttp.HandlerError
+		if err := e.run(appendScope); !errors.As(err, &failed) || failed.StatusCode != http.StatusInternalServerError {
+			t.Errorf("got %v, want a 500", err)
+		}
+		if got := w.Header(); !reflect.DeepEqual(got, given) {
+			t.Errorf("the headers are %v, want %v", got, given)
+		}
 	}
 }
 

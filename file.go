@@ -62,7 +62,7 @@ func (e *exchange) sendFile(stream *wire.Stream, f wire.Frame) error {
 		return &appFault{err}
 	}
 	if len(f.Head) > 0 {
-		status, err := setHeaders(e.w.Header(), f.Head)
+		status, err := e.takeHead(f.Head)
 		if err != nil {
 			return &appFault{err}
 		}
@@ -91,6 +91,9 @@ func (e *exchange) copyFile(part *filePart) error {
 		return nil
 	}
 	n, err := e.fileWriter(part).copy(part)
+	if err == nil {
+		err = e.count(n)
+	}
 	if err == nil && n < part.count {
 		return &appFault{fmt.Errorf("the response's file has shrunk: %d bytes instead of %d", n, part.count)}
 	}

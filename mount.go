@@ -45,11 +45,55 @@ func newStripping(server *caddyhttp.Server) (*stripping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the server's handlers: %w", err)
 	}
-	s := &stripping{unknown: cutSetting.Match(config)}
+	s := new(stripping)
+	if err := s.look(config); err != nil {
+		return nil, err
+	}
+	routes := []caddyhttp.RouteList{server.Routes}
+	if server.Errors != nil {
+		routes = append(routes, server.Errors.Routes)
+	}
+	for _, route := range server.NamedRoutes {
+		routes = append(routes, caddyhttp.RouteList{*route})
+	}
+	for _, list := range routes {
+		if err := s.lookThrough(list); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// lookThrough looks at the handlers of routes that Caddy has loaded already: it has let go of their configuration.
+func (s *stripping) lookThrough(routes caddyhttp.RouteList) error {
+	for _, route := range routes {
+		for _, handler := range route.Handlers {
+			if subroute, ok := handler.(*caddyhttp.Subroute); ok {
+				if err := s.lookThrough(subroute.Routes); err != nil {
+					return err
+				}
+				continue
+			}
+			config, err := json.Marshal(handler)
+			if err != nil {
+				s.unknown = true
+				continue
+			}
+			if err := s.look(config); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// look looks at what of a configuration there is as JSON.
+func (s *stripping) look(config []byte) error {
+	s.unknown = s.unknown || cutSetting.Match(config)
 	for _, found := range stripSetting.FindAllSubmatch(config, -1) {
 		var prefix string
 		if err := json.Unmarshal(found[1], &prefix); err != nil {
-			return nil, fmt.Errorf("reading strip_path_prefix: %w", err)
+			return fmt.Errorf("reading strip_path_prefix: %w", err)
 		}
 		if decoded, err := url.PathUnescape(prefix); err == nil {
 			prefix = decoded
@@ -58,7 +102,7 @@ func newStripping(server *caddyhttp.Server) (*stripping, error) {
 		prefix = "/" + strings.Trim(prefix, "/")
 		s.prefixes = append(s.prefixes, strings.ToLower(prefix))
 	}
-	return s, nil
+	return nil
 }
 
 // explains tells whether removed may have been stripped, by the last of several handlers at least.

@@ -5,7 +5,25 @@ import (
 	"testing"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/rewrite"
 )
+
+func TestStrippingByHandlersThatAreLoaded(t *testing.T) {
+	loaded := func(handlers ...caddyhttp.MiddlewareHandler) caddyhttp.RouteList {
+		return caddyhttp.RouteList{{Handlers: handlers}}
+	}
+	inner := &caddyhttp.Subroute{Routes: loaded(&rewrite.Rewrite{StripPathPrefix: "/inner"})}
+	server := &caddyhttp.Server{Routes: loaded(&rewrite.Rewrite{StripPathPrefix: "/api"}, inner)}
+	s, err := newStripping(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for removed, want := range map[string]bool{"/api": true, "/inner": true, "/other": false} {
+		if got := s.explains(removed); got != want {
+			t.Errorf("%q: got %t", removed, got)
+		}
+	}
+}
 
 func TestStripping(t *testing.T) {
 	tests := []struct {

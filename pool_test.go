@@ -178,3 +178,47 @@ func TestPaceWidensTheWindowOfAFastApp(t *testing.T) {
 		t.Errorf("a worker that takes 100 ms for each request gets %d ahead", p.ahead())
 	}
 }
+
+func TestPoolEndsAlthoughAWorkerTakesNothing(t *testing.T) {
+	stuck := make(chan struct{})
+	defer close(stuck)
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1, DrainTimeout: time.Millisecond}, func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Request {
+			<-stuck
+		}
+		return nil, nil
+	})
+	// Of small messages a socket holds about 1,400. There is room for these, and not for what ends each of them.
+	const requests = 1000
+	request := wire.AppendHeader(nil)
+	if err := wire.PutHeader(request, wire.Request, true, 0); err != nil {
+		t.Fatal(err)
+	}
+	var streams []*wire.Stream
+	for range requests {
+		stream, err := place(t, p).conn.Open(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, stream)
+	}
+	go p.close()
+	ended := make(chan error)
+	for _, stream := range streams {
+		go func() {
+			_, err := stream.Recv(context.Background())
+			ended <- err
+		}()
+	}
+	deadline := time.After(30 * time.Second)
+	for range requests {
+		select {
+		case err := <-ended:
+			if !errors.Is(err, wire.ErrReset) && !errors.Is(err, wire.ErrClosed) {
+				t.Fatal(err)
+			}
+		case <-deadline:
+			t.Fatal("requests wait for a worker that takes nothing")
+		}
+	}
+}

@@ -42,7 +42,7 @@ type push struct {
 // newPush returns nil if the response cannot be pushed.
 func (e *exchange) newPush(stream *wire.Stream) *push {
 	client := clientConn(e.request.Context())
-	if client == nil || e.request.ProtoMajor != 1 || !writesAtOnce(e.w) {
+	if client == nil || e.bounded || e.request.ProtoMajor != 1 || !writesAtOnce(e.w) {
 		return nil
 	}
 	p := &push{stream: stream, w: e.w, client: client}

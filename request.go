@@ -33,6 +33,9 @@ func newRequest(r *http.Request, rootPath string) request {
 	if r.TLS != nil {
 		req.scheme = "https"
 	}
+	if req.path == "" { // of an absolute target without a path (RFC 9110, section 4.2.3)
+		req.path = "/"
+	}
 	req.setPaths(rootPath)
 	req.setClient()
 	if req.trusted {

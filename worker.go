@@ -224,17 +224,15 @@ func (w *worker) retire() {
 func (w *worker) stop() {
 	w.told.Store(true)
 	w.pool.remove(w)
-	if err := w.conn.Control(wire.Stop, nil); err != nil {
-		w.logger.Error("telling a worker to stop", zap.Error(err))
-	}
-	timer := time.NewTimer(stopTimeout)
-	defer timer.Stop()
-	select {
-	case <-w.over:
-	case <-timer.C:
+	timer := time.AfterFunc(stopTimeout, func() {
 		w.logger.Warn("worker did not stop in time", zap.Duration("timeout", stopTimeout))
 		w.kill()
+	})
+	defer timer.Stop()
+	if err := w.conn.Control(wire.Stop, nil); err != nil { // it waits for a worker that takes nothing
+		w.logger.Error("telling a worker to stop", zap.Error(err))
 	}
+	<-w.over
 }
 
 // kill ends the worker at once and returns when it is over.

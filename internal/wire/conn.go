@@ -216,7 +216,7 @@ func (c *Conn) Open(request []byte) (*Stream, error) {
 	return s, nil
 }
 
-// ResetAll gives up every open stream, as Stream.Reset does.
+// ResetAll gives up every open stream, as Stream.Reset does. It may wait for the worker, those who wait for frames do not.
 func (c *Conn) ResetAll() {
 	c.streamMu.Lock()
 	streams := make([]*Stream, 0, len(c.streams))
@@ -225,8 +225,18 @@ func (c *Conn) ResetAll() {
 		streams = append(streams, s)
 	}
 	c.streamMu.Unlock()
+	// First everybody learns of it, then the worker, which may take nothing any more: that lasts until Close.
+	var frames []byte
 	for _, s := range streams {
-		s.Reset()
+		if s.giveUp() {
+			frames = append(frames, s.complete(Reset, false, AppendHeader(nil))...)
+		}
+	}
+	c.interrupt()
+	if len(frames) > 0 {
+		c.write(frames, false)
+	}
+	for _, s := range streams {
 		s.release()
 	}
 }

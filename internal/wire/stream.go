@@ -222,16 +222,21 @@ func (s *Stream) Send(frame []byte, end bool) {
 
 // Reset tells the worker that nobody waits for the response any more. The worker closes the stream when it is through.
 func (s *Stream) Reset() {
+	if s.giveUp() {
+		s.send(Reset, false, AppendHeader(nil))
+	}
+	s.conn.interrupt() // the relaying goroutine may read itself
+}
+
+// giveUp has Recv and Credit return. It tells whether the worker has to be told.
+func (s *Stream) giveUp() bool {
 	s.mu.Lock()
 	over := s.closed || s.resetted
 	s.resetted = true
 	s.mu.Unlock()
-	if !over {
-		s.send(Reset, false, AppendHeader(nil))
-	}
 	notify(s.arrived) // the relaying goroutine may wait for another that reads
 	notify(s.credited)
-	s.conn.interrupt() // or read itself
+	return !over
 }
 
 // Release gives the stream back. Its user must not touch it afterwards; a stream that the worker has not closed must have
@@ -240,11 +245,17 @@ func (s *Stream) Release() { s.release() }
 
 // send completes a frame without a head and sends it.
 func (s *Stream) send(t Type, end bool, frame []byte) {
+	s.complete(t, end, frame)
+	s.conn.write(frame, false)
+}
+
+// complete fills in the header of a frame without a head, and returns it.
+func (s *Stream) complete(t Type, end bool, frame []byte) []byte {
 	if err := PutHeader(frame, t, end, 0); err != nil {
 		panic(err) // the caller broke its promise
 	}
 	putStream(frame, s.id)
-	s.conn.write(frame, false)
+	return frame
 }
 
 // deliver stores a frame for Recv. The reading goroutine calls it.

@@ -120,6 +120,8 @@ class ByteHeaders:
             check_pair(name.decode("latin-1"), value.decode("latin-1"))
             if name.decode("latin-1") in HOP_BY_HOP:
                 continue
+            if name == b"content-length":
+                content_length(value.decode("latin-1"))
             result.append((name, value))
             if len(value) <= _CACHED_VALUE:
                 if len(self._known) >= _CACHE:

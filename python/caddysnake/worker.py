@@ -109,7 +109,7 @@ def _serve_asgi(
     from . import asgi
 
     loop, warning = asgi.new_loop(settings["runtime"])
-    if warning:
+    if warning and settings["worker"] == 1:  # all others would say the same
         _tell(sock, wire.log("warn", warning))
     asyncio.set_event_loop(loop)
     try:

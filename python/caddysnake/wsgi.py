@@ -171,6 +171,8 @@ class Request(Stream):
             if type(result) is not FileWrapper or not self._send_file(result.file):
                 for block in result:
                     self._send_block(block, False)
+                    if self.closed and self._is_bodyless():
+                        break  # nobody gets the rest, which may be endless
             self._finish()
         finally:
             close = getattr(result, "close", None)
