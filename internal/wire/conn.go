@@ -364,13 +364,15 @@ func (c *Conn) dispatch(f Frame) error {
 	}
 	switch f.Type {
 	case Response, Data, Error, Decline, Reset, Trailers, Hint, File, Text, Binary, Close:
+		var err error
 		if f.Type == File {
-			var err error
-			if f.File, err = c.files.take(f.Stream, c.isOpen); err != nil {
-				return err
-			}
+			f.File, err = c.files.take(f.Stream, c.isOpen)
 		}
-		if err := s.deliver(f); err != nil {
+		if err == nil {
+			err = s.deliver(f)
+		}
+		if err != nil {
+			c.putBack(s)
 			return err
 		}
 	case Accept:
@@ -393,6 +395,13 @@ func (c *Conn) dispatch(f Frame) error {
 		c.handler.Closed(f.Type == Decline, accepted)
 	}
 	return nil
+}
+
+// putBack leaves it to end to fail s, whose closing frame cannot be delivered.
+func (c *Conn) putBack(s *Stream) {
+	c.streamMu.Lock()
+	defer c.streamMu.Unlock()
+	c.streams[s.id] = s
 }
 
 func (c *Conn) isOpen(stream uint32) bool {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // recorder is a Handler that notes what it is told.
@@ -300,6 +301,9 @@ func TestViolationsCloseTheConnection(t *testing.T) {
 		"second response":          append(header(0, 1, uint32(Response)), header(0, 1, uint32(Response))...),
 		"credit overrun": append(header(0, 1, uint32(Response)),
 			append(header(Window+1, 1, uint32(Data)), make([]byte, Window+1)...)...),
+		"credit overrun at the end": append(header(0, 1, uint32(Response)),
+			append(header(Window+1, 1, uint32(Data)|endBit), make([]byte, Window+1)...)...),
+		"trailers before the response": header(0, 1, uint32(Trailers)),
 		"credit overflow": append(append(header(4, 1, uint32(Credit)), 0xff, 0xff, 0xff, 0x7f),
 			append(header(4, 1, uint32(Credit)), 0xff, 0xff, 0xff, 0x7f)...),
 	}
@@ -311,8 +315,10 @@ func TestViolationsCloseTheConnection(t *testing.T) {
 			if err := <-ended; !errors.Is(err, ErrProtocol) {
 				t.Errorf("Run returned %v, want ErrProtocol", err)
 			}
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
 			for {
-				if _, err := s.Recv(context.Background()); err != nil {
+				if _, err := s.Recv(ctx); err != nil {
 					if !errors.Is(err, ErrClosed) {
 						t.Errorf("Recv returned %v, want ErrClosed", err)
 					}
