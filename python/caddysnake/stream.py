@@ -88,17 +88,14 @@ class Stream:
         raise wire.ProtocolError("CLOSE where none is due")
 
     def receive(self) -> bytes:
-        """Returns the next part of the body as soon as there is one, b"" at its end.
-
-        Raises ClientGone, also when the response has ended: what the app has not read by then does not come any more.
+        """Returns the next part of the body as soon as there is one, b"" at its end, or at that of the response: what
+        the app has not read by then does not come any more. Raises ClientGone.
         """
         scheduler, body = self.scheduler, self.body
         while body is not None:
             with scheduler.lock:
-                if body.finished:
+                if self.closed or body.finished:
                     break
-                if self.closed:
-                    raise ClientGone("the response has ended, and the request's body with it")
                 if self.gone:
                     raise ClientGone("the client has gone")
                 size = body.grant()

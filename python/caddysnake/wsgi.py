@@ -87,7 +87,7 @@ class Input(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._rest:
-            self._rest = memoryview(self._request.receive())
+            self._rest = memoryview(self._receive())
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
@@ -96,9 +96,16 @@ class Input(io.RawIOBase):
     def readall(self) -> bytes:
         parts: list[bytes | memoryview] = [self._rest]
         self._rest = memoryview(b"")
-        while data := self._request.receive():
+        while data := self._receive():
             parts.append(data)
         return b"".join(parts)
+
+    def _receive(self) -> bytes:
+        """Raises ClientGone, also when the response has ended and the body has not: that would look like its end."""
+        data, body = self._request.receive(), self._request.body
+        if not data and body is not None and not body.finished:
+            raise ClientGone("the response has ended, and the request's body with it")
+        return data
 
 
 class Request(Stream):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Launch, shared
-from driver import CREDIT, DATA, DECLINE, ERROR, MAX_DATA, RESET, RESPONSE, WINDOW, Worker, until
+from driver import CREDIT, DATA, DECLINE, END, ERROR, MAX_DATA, RESET, RESPONSE, WINDOW, Worker, frame, until
 
 PLAIN = ("Content-Type", "text/plain")
 
@@ -78,6 +78,21 @@ def test_the_answer_to_head_has_no_body_and_the_length_of_it(liberal: Worker) ->
     assert (got.body, got.header("Content-Length"), got.closed) == (b"", "9", RESPONSE)
     assert liberal.get("/stream?3", "HEAD").body == b""
     assert events(liberal, "close")[-1] == "close"
+
+
+def test_an_endless_body_ends_where_nobody_gets_it(liberal: Worker) -> None:
+    events(liberal)
+    assert liberal.get("/endless", "HEAD").body == b""
+    assert events(liberal, "endless closed") == ["endless closed"]
+
+
+def test_a_body_that_was_not_read_before_the_response_ended_has_no_end(worker: Worker) -> None:
+    events(worker)
+    stream = worker.request("/read/after", "POST", b"first", end=False)
+    got = worker.next(stream)
+    assert (got.kind, got.end) == (RESPONSE, True)
+    worker.write(frame(DATA | END, stream, None, b"late"))
+    assert events(worker, "ClientGone") == ["ClientGone"]
 
 
 def test_an_empty_response_has_content_length_0_where_that_is_allowed(liberal: Worker) -> None:

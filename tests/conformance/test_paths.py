@@ -27,6 +27,7 @@ HANDLERS = """
 """
 AUTO = HANDLERS.format(setting="")
 SITE = f"""
+    uri /top/* strip_prefix /top
     handle_path /api/* {{
         {AUTO}
     }}
@@ -139,6 +140,7 @@ def see(server: Server, target: str) -> Seen:
         ("/x/%2e%2e/fixed", "", "/fixed"),
         ("/two/levels/down", "/two/levels", "/down"),
         ("/strip/x/y", "/strip", "/x/y"),
+        ("/top/x/y", "/top", "/x/y"),
         ("/nested/inner/x", "/nested/inner", "/x"),
         ("/rewritten/x", "", "/elsewhere/rewritten/x"),
         ("/kept/x", "/kept", "/x"),
@@ -170,3 +172,13 @@ def test_an_absolute_target_is_its_path(server: Server) -> None:
     with Connection(server) as client:
         scope = ast.literal_eval(client.get(target).body.decode())
     assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/api", "/api/items", b"/api/items")
+
+
+def test_an_absolute_target_without_a_path_is_the_root(server: Server) -> None:
+    """RFC 9110, section 4.2.3."""
+    with Connection(server) as client:
+        environ = client.get(b"http://other.example", b"Interface: wsgi").json()
+    assert (environ["SCRIPT_NAME"][1], environ["PATH_INFO"][1]) == ("", "/")
+    with Connection(server) as client:
+        scope = ast.literal_eval(client.get(b"http://other.example").body.decode())
+    assert (scope["root_path"], scope["path"]) == ("", "/")

@@ -48,6 +48,18 @@ def view_two_blocks(environ: Environ, start_response: StartResponse) -> Iterable
     return [b"", b"two ", b"", b"blocks"]
 
 
+def view_read_after(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Sends all of its response, then reads the body."""
+    start_response("200 OK", [*PLAIN, ("Content-Length", "5")])(b"hello")
+    try:
+        while environ["wsgi.input"].read(1000):
+            pass
+        events.append("end")
+    except OSError as exc:
+        events.append(type(exc).__name__)
+    return []
+
+
 def view_empty(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("204 No Content" if environ["QUERY_STRING"] == "204" else "200 OK", [])
     return []
