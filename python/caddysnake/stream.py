@@ -119,10 +119,9 @@ class Stream:
         kind = wire.DATA if head is None else wire.RESPONSE
         head = head or b""
         size = len(data)
-        if not end or size > MAX_DATA or size > self.credit:
+        if not end or size > MAX_DATA or not self._close(size):
             self._send_parts(kind, head, data, end)
-            return
-        if self._close():
+        else:
             prefix = pack_header(len(head) + size, self.id, len(head) << 8 | kind | END)
             self.scheduler.put(self, prefix, head, data)
 
@@ -186,10 +185,13 @@ class Stream:
             prefix = pack_header(len(head) + part, self.id, len(head) << 8 | kind | END)
             scheduler.put(self, prefix, head, view[at:])
 
-    def _close(self) -> bool:
-        """Says that the closing frame comes next. Returns False if another thread of the app has sent it."""
+    def _close(self, size: int = 0) -> bool:
+        """Says that the closing frame comes next, with `size` bytes of data that have not been charged.
+
+        Returns False if another thread of the app has sent it, or there is no credit for them.
+        """
         with self.scheduler.lock:
-            if self.closed:
+            if self.closed or (size and size > self.credit):
                 return False
             # Before the frame leaves: Caddy's next request must find the place free.
             self.closed = True

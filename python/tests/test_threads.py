@@ -8,12 +8,28 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
-from caddysnake import threads, wire
+from caddysnake import threads, wire, wsgi
 from conftest import Launch
-from driver import CREDIT, DATA, DECLINE, END, MAX_DATA, RESET, RESPONSE, STOP, WINDOW, Worker, frame, until
+from driver import (
+    CREDIT,
+    DATA,
+    DEADLINE,
+    DECLINE,
+    END,
+    MAX_DATA,
+    REQUEST,
+    RESET,
+    RESPONSE,
+    STOP,
+    WINDOW,
+    Worker,
+    environ,
+    frame,
+    until,
+)
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -296,3 +312,55 @@ def test_a_thread_that_does_not_end_does_not_hold_up_the_exit(launch: Launch) ->
     assert worker.stop() == 0
     assert worker.log_entry("did not end")[2] == {"count": 1}
     assert worker.output() == "['wsgi-1']\n"
+
+
+class LateLock:
+    """A scheduler's lock; whoever is about to close a stream finds that `helper` has written just before."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.helper: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        if self.helper is not None and sys._getframe(1).f_code.co_name == "_close":
+            helper, self.helper = self.helper, None
+            helper.start()
+            helper.join()
+        self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+
+def test_the_last_block_waits_for_the_credit_that_a_helper_has_just_used_up() -> None:
+    first, last = b"first", bytes(MAX_DATA)
+
+    def app(_: object, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", [])
+        write(first)
+        lock.helper = threading.Thread(target=write, args=(bytes(WINDOW - MAX_DATA),))
+        return [last]
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(DEADLINE)
+        scheduler = threads.Scheduler(theirs, wire.Decoder(), 1, wsgi.Worker(app, None).new_request)
+        scheduler.lock = lock = LateLock(scheduler.lock)  # type: ignore[assignment]
+        serving = threading.Thread(target=scheduler.serve)
+        serving.start()
+        ours.sendall(frame(REQUEST | END, 1, environ()))
+        received, credit, kind, decoder = 0, WINDOW, 0, wire.Decoder()
+        while kind < END:
+            while (got := decoder.next()) is None:
+                decoder.fill(ours.recv_into(decoder.room()))
+            kind, _, _, data = got
+            received += len(data)
+            credit -= len(data)
+            assert credit >= 0, "the worker sends without credit"
+            if credit == 0:
+                credit = WINDOW
+                ours.sendall(frame(CREDIT, 1, None, WINDOW.to_bytes(4, "little")))
+        assert received == len(first) + WINDOW
+        ours.sendall(frame(STOP, 0))
+        serving.join(DEADLINE)
+        assert not serving.is_alive()
