@@ -189,7 +189,7 @@ func (c *Conn) end(err error) {
 func (c *Conn) Close() { _ = c.rw.Close() }
 
 // Open begins a stream with a complete REQUEST frame but for the stream's number, which Open fills in. The frame's bytes
-// are copied.
+// are copied. It may wait for the worker: a stream that is given up meanwhile is returned all the same.
 func (c *Conn) Open(request []byte) (*Stream, error) {
 	s := newStream(c)
 	c.streamMu.Lock()
@@ -213,6 +213,9 @@ func (c *Conn) Open(request []byte) (*Stream, error) {
 	c.streamMu.Unlock()
 	putStream(request, s.id)
 	c.write(request, crowded)
+	if s.opened() {
+		s.send(Reset, false, AppendHeader(nil))
+	}
 	return s, nil
 }
 

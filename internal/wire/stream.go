@@ -23,6 +23,7 @@ type Stream struct {
 	files    []*os.File // the descriptors of the FILE frames in frames and taken, in their order
 	window   int        // how many bytes of data the worker may still send
 	credit   int        // how many bytes of the body may be sent
+	sent     bool       // REQUEST is on its way: RESET cannot overtake it
 	began    bool       // the worker has sent RESPONSE
 	closed   bool       // the worker has closed the stream, or the connection has ended
 	accepted bool       // the worker has sent ACCEPT
@@ -228,10 +229,18 @@ func (s *Stream) Reset() {
 	s.conn.interrupt() // the relaying goroutine may read itself
 }
 
-// giveUp has Recv and Credit return. It tells whether the worker has to be told.
+// opened notes that REQUEST is on its way. It tells whether RESET has to follow, because giveUp was called before.
+func (s *Stream) opened() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = true
+	return s.resetted && !s.closed
+}
+
+// giveUp has Recv and Credit return. It tells whether the worker has to be told, unless Open sees to it.
 func (s *Stream) giveUp() bool {
 	s.mu.Lock()
-	over := s.closed || s.resetted
+	over := s.closed || s.resetted || !s.sent
 	s.resetted = true
 	s.mu.Unlock()
 	notify(s.arrived) // the relaying goroutine may wait for another that reads
@@ -371,7 +380,7 @@ func (s *Stream) discard() {
 	}
 	s.conn, s.id = nil, 0
 	s.frames, s.buf, s.taken, s.takenBuf = s.frames[:0], s.buf[:0], s.taken[:0], s.takenBuf[:0]
-	s.window, s.credit, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, nil
+	s.window, s.credit, s.sent, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, false, nil
 	s.accepted, s.listener = false, nil
 	s.extended, s.expired, s.note = time.Time{}, time.Time{}, nil
 	s.next, s.offset, s.consumed = 0, 0, 0

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,49 @@ func TestResetAllEndsEveryWait(t *testing.T) {
 		}
 		if f := p.receive(); f.Type != Reset {
 			t.Errorf("the worker got %+v, want RESET", f)
+		}
+	}
+}
+
+func TestResetAllDoesNotOvertakeARequest(t *testing.T) {
+	ours, theirs := net.Pipe() // a write lasts until the other end has read it
+	defer func() { _ = theirs.Close() }()
+	c, p := NewConn(ours, nil, &recorder{}), peer{t, theirs}
+	defer c.Close()
+	const count = 2 // one is being written, the other waits for its turn
+	results := make(chan error, count)
+	for number := range uint32(count) {
+		go func() {
+			frame := append(AppendHeader(nil), make([]byte, largeWrite)...)
+			if err := PutHeader(frame, Request, true, 0); err != nil {
+				t.Error(err)
+			}
+			s, err := c.Open(frame)
+			if err == nil {
+				_, err = s.Recv(context.Background())
+			}
+			results <- err
+		}()
+		for deadline := time.Now().Add(10 * time.Second); c.Newest() <= number; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("the stream was not opened")
+			}
+		}
+	}
+	c.ResetAll()
+	var got [count + 1][]Type
+	for range 2 * count {
+		f := p.receive()
+		got[f.Stream] = append(got[f.Stream], f.Type)
+	}
+	for number, types := range got[1:] {
+		if !slices.Equal(types, []Type{Request, Reset}) {
+			t.Errorf("stream %d: the worker got frames of types %v, want REQUEST and RESET", number+1, types)
+		}
+	}
+	for range count {
+		if err := <-results; !errors.Is(err, ErrReset) {
+			t.Errorf("got %v, want ErrReset", err)
 		}
 	}
 }
