@@ -220,9 +220,6 @@ type thread struct {
 // killGrace is how long a thread has to end by itself: nothing else can end it.
 const killGrace = 3 * time.Second
 
-// outputGrace is how long a process that a thread has forked may hold its output open after its end.
-const outputGrace = time.Second
-
 // connection is what Caddy and a worker that is a thread talk over. The worker's ends, as Python calls them, are Python's
 // from the moment that it is ordered to start.
 type connection struct {

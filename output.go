@@ -5,12 +5,16 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 )
 
 // maxLine is the longest line of a worker's output that becomes one log entry, in bytes; longer ones are split.
 const maxLine = 16 << 10
+
+// outputGrace is how long a process that a worker has started may hold its output open after the worker's end.
+const outputGrace = time.Second
 
 // output is what a worker writes to stdout and stderr.
 type output struct {

@@ -207,7 +207,8 @@ func (p *pool) acquire(ctx context.Context) (*worker, error) {
 	case <-timeout:
 	}
 	p.mu.Lock()
-	p.waiting.Remove(element) // does nothing if a place was given meanwhile
+	p.waiting.Remove(element) // does nothing if a place was given meanwhile, or refused
+	p.checkDrained()
 	p.mu.Unlock()
 	select {
 	case w, ok := <-wt.place:
@@ -356,12 +357,11 @@ func (p *pool) fail(s *slot) {
 
 // refuse ends the waiting of all who wait. It is called with mu held.
 func (p *pool) refuse(err error) {
-	for e := p.waiting.Front(); e != nil; e = e.Next() {
-		wt := e.Value.(*waiter)
+	for p.waiting.Len() > 0 { // each is removed, so that who leaves at this moment does not remove it once more
+		wt := p.waiting.Remove(p.waiting.Front()).(*waiter)
 		wt.err = err
 		close(wt.place)
 	}
-	p.waiting.Init()
 	p.checkDrained()
 }
 

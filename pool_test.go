@@ -179,6 +179,42 @@ func TestPaceWidensTheWindowOfAFastApp(t *testing.T) {
 	}
 }
 
+func TestPoolRefusesWhoLeavesAtThatMomentOnce(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	leaves := p.waiting.PushBack(&waiter{place: make(chan *worker, 1)})
+	p.waiting.PushBack(&waiter{place: make(chan *worker, 1)})
+	p.refuse(errNotStarting)
+	p.waiting.Remove(leaves)
+	if n := p.waiting.Len(); n != 0 {
+		t.Errorf("%d requests wait in an empty queue", n)
+	}
+}
+
+func TestPoolIsDrainedWhenTheLastWhoWaitsLeaves(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1, limits: limits{QueueSize: 10}}, never)
+	w := only(t, p)
+	p.withdraw(w)
+	ctx, leave := context.WithCancel(context.Background())
+	left := make(chan error)
+	go func() {
+		_, err := p.acquire(ctx)
+		left <- err
+	}()
+	eventually(t, "the request waits", func() bool { return p.isBusy() })
+	p.expectNoMore()
+	leave()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.drained:
+	case <-time.After(10 * time.Second):
+		t.Error("nobody is left, and the pool is not drained")
+	}
+}
+
 func TestPoolEndsAlthoughAWorkerTakesNothing(t *testing.T) {
 	stuck := make(chan struct{})
 	defer close(stuck)

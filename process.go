@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -179,6 +180,9 @@ func (p *process) wait(pipes []*os.File, readers *sync.WaitGroup) {
 	awaitExit(p.cmd.Process.Pid)
 	p.killGroup() // what it forked goes with it, and would hold the pipes open
 	err := p.cmd.Wait()
+	for _, pipe := range pipes { // a daemon may be in a group of its own
+		_ = pipe.SetReadDeadline(time.Now().Add(outputGrace))
+	}
 	readers.Wait()
 	for _, pipe := range pipes {
 		_ = pipe.Close()

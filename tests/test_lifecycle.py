@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.check import Servers
@@ -59,6 +60,20 @@ def test_killed_workers_are_replaced_and_no_get_fails(serve: Servers) -> None:
     entry = server.log.wait_for(lambda entry: entry["msg"] == "worker exited")
     assert "signal: killed" in entry["error"]
     assert entry["worker"] in (1, 2)
+
+
+@pytest.mark.expect_errors("worker exited")
+def test_a_daemon_of_the_apps_keeps_no_killed_worker_in_its_place(serve: Servers) -> None:
+    server = serve(TWO_WORKERS)
+    daemon = psutil.Process(int(server.get("/daemon").text))
+    try:
+        for pid in server.worker_pids():
+            kill(server, pid)
+        assert server.get("/process").status_code == 200
+        assert daemon.is_running()
+        assert server.stop() == 0
+    finally:
+        daemon.kill()
 
 
 @pytest.mark.expect_errors("worker exited")

@@ -4,6 +4,7 @@ import atexit
 import json
 import logging
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -45,6 +46,11 @@ def output() -> str:
     return "written"
 
 
+def daemon() -> str:
+    """Leave a process behind, in a session of its own, which holds this one's output."""
+    return str(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+
+
 @validator
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """The WSGI app."""
@@ -53,6 +59,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         "/process": process,
         "/hold": lambda: hold(query["file"]),
         "/output": output,
+        "/daemon": daemon,
         "/env": lambda: os.environ.get(query["name"], "(not set)"),
     }
     body = answers[environ["PATH_INFO"]]().encode()
