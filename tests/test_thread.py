@@ -201,6 +201,22 @@ def test_apps_that_share_an_interpreter_keep_their_own_modules_folders_and_outpu
     assert apps == {("shop:app", "printed by the shop"), ("blog:app", "printed by the blog")}
 
 
+def test_an_app_has_the_packages_of_its_own_virtual_environment(serve: Servers, worker: Worker, tmp_path: Path) -> None:
+    """Though the interpreter is that of another app's."""
+    write_app(tmp_path / "a", "shop", "the shop")
+    write_app(tmp_path / "b", "blog", "the blog")
+    environment = tmp_path / "b" / ".venv"
+    subprocess.run([worker.python, "-m", "venv", "--without-pip", environment], check=True)
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "blog_helper").mkdir()
+    (packages / "blog_helper" / "__init__.py").write_text("VERSION = 'a package'\n")
+    (tmp_path / "b" / "blog_helper.py").unlink()
+    blog = handler("blog", tmp_path / "b").replace("import interpreter", f"venv {environment}\nworkers_runtime thread")
+    server = serve(handler("shop", tmp_path / "a"))
+    assert server.reload(two_apps(handler("shop", tmp_path / "a"), blog)).returncode == 0
+    assert server.get("/second/lazy").text == "a package"
+
+
 def test_two_apps_with_modules_of_one_name_are_refused(serve: Servers, tmp_path: Path) -> None:
     write_app(tmp_path / "a", "main", "a")
     write_app(tmp_path / "b", "main", "b")
