@@ -50,6 +50,15 @@ def app(environ, start_response):
 """
 
 
+# Makes it one for ASGI.
+ASGI_SOURCE = """
+
+async def app(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": VERSION.encode()})
+"""
+
+
 def write_app(folder: Path, module: str, version: str) -> None:
     """An app `module:app` in `folder`, with a module that it imports late, and a file that it reads."""
     folder.mkdir(exist_ok=True)
@@ -370,7 +379,8 @@ def test_a_reload_that_fails_elsewhere_leaves_the_app_with_its_modules(serve: Se
 
 
 @pytest.mark.memory
-def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_reloads_leave_nothing(serve: Servers, tmp_path: Path, interface: str) -> None:
     """With a changed and an unchanged app, while requests run: no failure, no thread, descriptor or memory more."""
     write_app(tmp_path / "a", "shop", "the shop")
     write_app(tmp_path / "b", "blog", "the blog")
@@ -378,16 +388,14 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path) -> None:
     for name, folder in (("shop", "a"), ("blog", "b")):
         with open(tmp_path / folder / f"{name}.py", "a") as file:
             file.write("BALLAST = bytes(2_000_000)\n")
+            if interface == "asgi":
+                file.write(ASGI_SOURCE)
 
     def site(number: int) -> str:
         # Every other reload changes the Python configuration.
-        return (
-            two_apps(
-                handler("shop", tmp_path / "a", f"threads {4 + number // 2 % 2}"),
-                handler("blog", tmp_path / "b"),
-            )
-            + f"header X-Number {number}\n"
-        )
+        changed = handler("shop", tmp_path / "a", f"start_timeout {60 + number // 2 % 2}s")
+        apps = two_apps(changed, handler("blog", tmp_path / "b")).replace("module_wsgi", f"module_{interface}")
+        return f"{apps}header X-Number {number}\n"
 
     server = serve(site(0))
     load = Load(server, "/first/", clients=2, retry=True)
