@@ -96,18 +96,19 @@ func (e *exchange) run(encode encoder) error {
 		return caddyhttp.Error(http.StatusRequestHeaderFieldsTooLarge, err)
 	}
 
+	var note any // Open may wait longer than a request may take
+	if e.pool.settings.RequestTimeout > 0 {
+		note = &timed{e, e.request.Method, requestURI(e.request.Request)}
+	}
 	for replayed := false; ; {
 		w, err := e.pool.acquire(ctx)
 		if err != nil {
 			return e.refusal(err)
 		}
-		stream, err := w.conn.Open(frame)
+		stream, err := w.conn.Open(frame, note)
 		if err != nil { // the worker has just gone and will not be picked again
 			e.pool.release(w, false)
 			continue
-		}
-		if e.pool.settings.RequestTimeout > 0 {
-			stream.SetNote(&timed{e, e.request.Method, requestURI(e.request.Request)})
 		}
 		err = e.serve(ctx, w, stream)
 		switch {

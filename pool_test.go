@@ -112,7 +112,7 @@ func TestPoolReplacesAWorkerThatDies(t *testing.T) {
 	if err := wire.PutHeader(frame, wire.Request, true, 0); err != nil {
 		t.Fatal(err)
 	}
-	stream, err := w.conn.Open(frame)
+	stream, err := w.conn.Open(frame, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestPoolEndsAlthoughAWorkerTakesNothing(t *testing.T) {
 	}
 	var streams []*wire.Stream
 	for range requests {
-		stream, err := place(t, p).conn.Open(request)
+		stream, err := place(t, p).conn.Open(request, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

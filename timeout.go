@@ -111,10 +111,7 @@ func (w *worker) watchRequests(m monitor) {
 func (w *worker) endOverdue(m monitor, then mark) (problem string, err error) {
 	var v verdict
 	for _, o := range w.conn.Overdue(then.newest, then.at) {
-		request, known := o.Note.(*timed)
-		if !known {
-			continue // it is just being opened
-		}
+		request := o.Note.(*timed)
 		if w.pool.awaitsClient(request.exchange, then.at) {
 			w.conn.Extend(o.Stream)
 			continue

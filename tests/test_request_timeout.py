@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -217,3 +218,22 @@ def test_a_worker_that_is_stopped_is_replaced(serve: Servers, worker: Worker) ->
         assert "the worker does not answer" in wait_timeout(server, f"/{app}/pid", 0)["problem"]
     wait_until(lambda: not {process.pid for process in before} & server.worker_pids(), "other workers", 30)
     assert apps_of(server) == list(APPS)
+
+
+@timed_out
+@pytest.mark.expect_errors("worker did not stop in time", "worker exited")
+def test_requests_that_a_blocked_worker_has_no_room_for_get_a_504_too(serve: Servers, fifos: dict[str, Path]) -> None:
+    settings = f"workers 1\nrequest_timeout {LIMIT}s\ndrain_timeout forever\nimport worker"
+    server = serve(f"python {{\n{APPS['asgi']}\n{settings}\n}}")
+    first = Background(server).get(f"/block?{fifos['asgi']}")
+    wait_output(server, "blocked in", 0)
+    # A head of 4096 bytes leaves nothing of the body in net/http's buffer, so that the body comes with its request. The
+    # worker's socket holds a MiB at most.
+    head = b"POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 65536\r\nX-Fill: "
+    request = head.ljust(4092, b".") + b"\r\n\r\n" + bytes(65_536)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Connection(server)) for _ in range(30)]
+        for client in clients:
+            client.send(request)
+        assert [client.response().status for client in clients] == [504] * len(clients)
+    assert first.result().status_code == 504

@@ -189,9 +189,11 @@ func (c *Conn) end(err error) {
 func (c *Conn) Close() { _ = c.rw.Close() }
 
 // Open begins a stream with a complete REQUEST frame but for the stream's number, which Open fills in. The frame's bytes
-// are copied. It may wait for the worker: a stream that is given up meanwhile is returned all the same.
-func (c *Conn) Open(request []byte) (*Stream, error) {
+// are copied. note says what the stream is, for who finds it overdue, maybe before Open returns: it may wait for the worker. A
+// stream that is given up meanwhile is returned all the same.
+func (c *Conn) Open(request []byte, note any) (*Stream, error) {
 	s := newStream(c)
+	s.note = note
 	c.streamMu.Lock()
 	if c.err != nil {
 		err := c.err

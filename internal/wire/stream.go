@@ -32,7 +32,7 @@ type Stream struct {
 	err      error      // why the connection has ended, or what Expire was given
 	extended time.Time  // when Extend was called; zero: it was not
 	expired  time.Time  // when Expire was called; zero: it was not
-	note     any        // see SetNote
+	note     any        // see Open
 
 	arrived  chan struct{} // holds a token when Recv has something to look at
 	credited chan struct{} // holds a token when Credit has something to look at

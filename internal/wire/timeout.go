@@ -8,14 +8,7 @@ import "time"
 // Overdue is a stream whose response has not begun.
 type Overdue struct {
 	Stream uint32
-	Note   any // what SetNote was given
-}
-
-// SetNote says what the stream is, for who finds it overdue.
-func (s *Stream) SetNote(note any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.note = note
+	Note   any // what Open was given
 }
 
 // Newest returns the number of the stream that was opened last, 0 if none was.

@@ -22,8 +22,7 @@ func recvLate(t *testing.T, s *Stream) {
 func TestOldStreamsAreOverdueUntilTheyBegin(t *testing.T) {
 	c, p, _, _ := connect(t)
 	begun, id := open(t, c, p)
-	waiting, waitingID := open(t, c, p)
-	waiting.SetNote("note")
+	_, waitingID := openNoted(t, c, p, "note")
 	mark := c.Newest()
 	open(t, c, p) // younger
 	p.send(Frame{Stream: id, Type: Response, Head: []byte("head")})

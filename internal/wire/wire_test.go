@@ -105,13 +105,18 @@ func socketpair(t *testing.T) (net.Conn, net.Conn) {
 // open begins a stream and returns it with the number that the worker saw.
 func open(t *testing.T, c *Conn, p peer) (*Stream, uint32) {
 	t.Helper()
+	return openNoted(t, c, p, nil)
+}
+
+func openNoted(t *testing.T, c *Conn, p peer, note any) (*Stream, uint32) {
+	t.Helper()
 	frame := AppendHeader(nil)
 	if err := PutHeader(frame, Request, true, 0); err != nil {
 		t.Fatal(err)
 	}
 	streams := make(chan *Stream, 1)
 	go func() {
-		s, err := c.Open(frame)
+		s, err := c.Open(frame, note)
 		if err != nil {
 			t.Error(err)
 		}
@@ -227,7 +232,7 @@ func TestResetAllDoesNotOvertakeARequest(t *testing.T) {
 			if err := PutHeader(frame, Request, true, 0); err != nil {
 				t.Error(err)
 			}
-			s, err := c.Open(frame)
+			s, err := c.Open(frame, nil)
 			if err == nil {
 				_, err = s.Recv(context.Background())
 			}
@@ -370,7 +375,7 @@ func TestViolationsCloseTheConnection(t *testing.T) {
 				}
 			}
 			s.Release()
-			if _, err := c.Open(AppendHeader(nil)); !errors.Is(err, ErrClosed) {
+			if _, err := c.Open(AppendHeader(nil), nil); !errors.Is(err, ErrClosed) {
 				t.Errorf("Open returned %v, want ErrClosed", err)
 			}
 		})
