@@ -156,6 +156,14 @@ func innermost(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
+// innermostBody returns the body that Caddy's wrappers read from. They read no further once a deadline is over.
+func innermostBody(r *http.Request) io.ReadCloser {
+	if idle, _ := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
+		return idle.ReadCloser
+	}
+	return r.Body
+}
+
 // tunnel is the connection of a WebSocket over HTTP/2. Nothing of Caddy's is between, as when a connection is taken over:
 // its timeouts would end a WebSocket that is idle, and its limits are those of requests.
 type tunnel struct {
@@ -166,10 +174,7 @@ type tunnel struct {
 }
 
 func newTunnel(w http.ResponseWriter, r *http.Request) (*tunnel, error) {
-	t := &tunnel{ReadCloser: r.Body, w: innermost(w)}
-	if idle, _ := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
-		t.ReadCloser = idle.ReadCloser
-	}
+	t := &tunnel{ReadCloser: innermostBody(r), w: innermost(w)}
 	t.control = http.NewResponseController(t.w)
 	return t, errors.Join(t.control.SetReadDeadline(time.Time{}), t.control.SetWriteDeadline(time.Time{}))
 }

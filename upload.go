@@ -306,10 +306,12 @@ func (e *exchange) linger() {
 	if err := u.control.Flush(); err != nil {
 		return
 	}
+	// Not with what stop may have ended.
+	control, body := http.NewResponseController(innermost(e.w)), innermostBody(e.request.Request)
 	end := time.Now().Add(maxLinger)
 	for size := 0; size < lingerSize && time.Now().Before(end); {
-		_ = u.control.SetReadDeadline(time.Now().Add(lingerTime))
-		n, err := u.body.Read(u.buf[:])
+		_ = control.SetReadDeadline(time.Now().Add(lingerTime))
+		n, err := body.Read(u.buf[:])
 		if err != nil {
 			return
 		}

@@ -8,6 +8,7 @@
     /process  answers with the environment variables and arguments of the worker's process
     /seen     answers with the method and target of all requests since it was asked last
     /unread   answers without a look at the body; /part reads 10 bytes of it first; /begin begins its answer first
+    /bored    (ASGI) answers when a part of the body takes long
 
 Everything else is answered with what the app was told of the request.
 """
@@ -92,12 +93,22 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         os.write(CADDY, unquote_to_bytes(query))
     elif path == "/part":
         await receive()
+    elif path == "/bored":
+        await _read_impatiently(receive)
     elif path == "/begin":
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body", "body": b"begun, ", "more_body": True})
         return await send({"type": "http.response.body", "body": str(len(await _read(receive))).encode()})
     told = {key: repr(value) for key, value in scope.items()}
     await _send(send, json.dumps(told).encode())
+
+
+async def _read_impatiently(receive: Callable[..., Any]) -> None:
+    waiting = True
+    while waiting:
+        part = asyncio.ensure_future(receive())
+        waiting = part in (await asyncio.wait([part], timeout=0.2))[0]
+    part.cancel()
 
 
 def esgi(scope: dict[str, Any], protocol: Any) -> None:
