@@ -7,9 +7,9 @@
 // The interpreter runs on one thread that is made here; Python itself makes all others, so they inherit this one's signal
 // mask. Python gets no handler of any signal (Py_InitializeEx(0)): they stay Go's, which is prepared to run on threads
 // that it has not made. PYTHONFAULTHANDLER and PYTHONDEVMODE bring some all the same, of faults, which are taken away
-// again: without Go's, a nil dereference that it would recover from ends Caddy. One signal is blocked: of a write to a closed pipe Go would take SIGPIPE to be meant for it, and
-// end the process. Blocking more would be worse than that, since every process that an app starts would inherit it and
-// could not be asked to end.
+// again: without Go's, a nil dereference that it would recover from ends Caddy. One signal is blocked: of a write to a
+// closed pipe Go would take SIGPIPE to be meant for it, and end the process. Blocking more would be worse than that, since
+// every process that an app starts would inherit it and could not be asked to end.
 
 #include "caddysnake.h"
 
@@ -296,16 +296,14 @@ static char *start_thread(struct job *job) {
 
 #endif
 
-// Every reload ends threads of Python and starts new ones, up to some dozens each time. glibc would give them memory from
-// many arenas by turns, and what the old ones freed would be of no use to the new.
-static void limit_arenas(void) {
 #ifdef M_ARENA_MAX
-    mallopt(M_ARENA_MAX, 2);
+// Every reload ends threads of Python and starts new ones, up to some dozens each time. glibc would give them memory from
+// many arenas by turns, and what the old ones freed would be of no use to the new. This comes before main: Go's threads,
+// which hardly use any of that memory, would have an arena each by the time that Python starts.
+__attribute__((constructor)) static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
 #endif
-}
 
 char *caddysnake_start(const char *library, const char *program, const char *source) {
-    limit_arenas();
     char *error = load(library);
     if (error != NULL) {
         return error;

@@ -18,7 +18,7 @@ from support.load import Load
 from support.memory import MB
 from support.polling import wait_until
 from support.server import Server
-from support.siege import SIEGE, share
+from support.siege import share
 from support.worker import APPS, Worker
 
 pytestmark = pytest.mark.only_thread
@@ -401,7 +401,7 @@ def test_reloads_leave_nothing(serve: Servers, tmp_path: Path, interface: str) -
     load = Load(server, "/first/", clients=2, retry=True)
     used: list[tuple[int, int, int]] = []
     count = share(100)
-    warm = 50 if SIEGE else 10  # the heaps of Python and C have found their size after some 40 reloads
+    warm = 10
 
     def one_generation() -> bool:
         started = [entry for entry in server.log.entries() if entry["msg"] == "python app started"]
