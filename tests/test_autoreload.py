@@ -226,6 +226,7 @@ def test_a_save_and_a_reload_of_the_configuration(serve: Servers, project: Proje
     wait_for(server, "2")
     project.write("3")
     assert server.reload(f"respond /health 3\n{project.site('autoreload')}").returncode == 0
+    server.close_client()  # its idle connection goes with the old configuration
     wait_for(server, "3")
     assert version(server) == "3"
 
