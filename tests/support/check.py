@@ -21,7 +21,7 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._position = 0
-        self._descriptors: dict[int, int] = {}
+        self._descriptors: dict[int, set[str]] = {}
         self._files: set[Path] = set()
 
     def ready(self) -> None:
@@ -58,7 +58,11 @@ class Watch:
         now, before = _descriptors(self.server), self._descriptors
         if now.keys() != before.keys():
             return [f"processes {sorted(now)} instead of {sorted(before)}"]
-        return [f"{now[pid]} descriptors instead of {before[pid]} in {pid}" for pid in now if now[pid] > before[pid]]
+        return [
+            f"{len(now[pid])} descriptors instead of {len(before[pid])} in {pid}: {sorted(now[pid] - before[pid])}"
+            for pid in now
+            if len(now[pid]) > len(before[pid])
+        ]
 
 
 class Servers:
@@ -156,8 +160,23 @@ def _is_problem(entry: Entry) -> bool:
     return True
 
 
-def _descriptors(server: Server) -> dict[int, int]:
-    return {process.pid: process.num_fds() for process in [server.caddy, *server.workers()]}
+def _descriptors(server: Server) -> dict[int, set[str]]:
+    """What each process has open: each descriptor's number and, where the system says that, what it is."""
+    return {process.pid: _open_in(process) for process in [server.caddy, *server.workers()]}
+
+
+def _open_in(process: psutil.Process) -> set[str]:
+    folder = Path(f"/proc/{process.pid}/fd")
+    if not folder.exists():
+        return {str(number) for number in range(process.num_fds())}
+    found = set()
+    for link in folder.iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            target = str(link.readlink())
+            # Python 3.15 keeps a module open that a framework has it read the source of, until it collects its garbage.
+            if not ("/site-packages/" in target and target.endswith(".py")):
+                found.add(f"{link.name} {target}")
+    return found
 
 
 def _persisting(problems: Callable[[], list[str]]) -> list[str]:
