@@ -66,6 +66,26 @@ func poolThatStartsOnce(t *testing.T) (*pool, *atomic.Int32) {
 	return p, starts
 }
 
+// poolThatDrainsItsFirst has one place: its first worker drains with a request, the second one serves.
+func poolThatDrainsItsFirst(t *testing.T) (p *pool, first, second *worker) {
+	t.Helper()
+	p = testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
+	first = place(t, p)
+	first.renew("test")
+	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
+	return p, first, only(t, p)
+}
+
+// eventuallyReplaced waits until another worker than w, and none but that, serves its pool.
+func eventuallyReplaced(t *testing.T, w *worker) {
+	t.Helper()
+	eventually(t, "another worker serves", func() bool {
+		w.pool.mu.Lock()
+		defer w.pool.mu.Unlock()
+		return len(w.pool.workers) == 1 && w.pool.workers[0] != w
+	})
+}
+
 func TestSlotReplacesItsWorkerWhenAnotherIsReady(t *testing.T) {
 	p := testPool(t, settings{Interface: interfaceASGI}, never)
 	old := place(t, p)
@@ -117,34 +137,18 @@ func TestSlotGivesACondemnedWorkerItsRequestsBackWhenNoOtherStarts(t *testing.T)
 }
 
 func TestSlotReplacesAWorkerThatIsCondemnedWhileItWaitsForItsTurn(t *testing.T) {
-	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
-	first := place(t, p)
-	first.renew("test")
-	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
-	second := only(t, p)
+	p, first, second := poolThatDrainsItsFirst(t)
 	second.renew("test")
 	eventually(t, "its supervisor waits for the first one", func() bool { return len(second.renewal) == 0 })
 	second.condemn("its event loop is blocked")
-	eventually(t, "a third worker serves", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(p.workers) == 1 && p.workers[0] != second
-	})
+	eventuallyReplaced(t, second)
 	p.release(first, false)
 }
 
 func TestSlotReplacesACondemnedWorkerWhileAnOlderOneDrains(t *testing.T) {
-	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
-	first := place(t, p)
-	first.renew("test")
-	eventually(t, "the first worker drains", func() bool { return state(first) == stateDraining })
-	second := only(t, p)
+	p, first, second := poolThatDrainsItsFirst(t)
 	second.condemn("its event loop is blocked")
-	eventually(t, "a third worker serves", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return len(p.workers) == 1 && p.workers[0] != second
-	})
+	eventuallyReplaced(t, second)
 	if state(first) != stateDraining {
 		t.Error("the first worker was not waited for")
 	}
