@@ -17,7 +17,8 @@ import (
 // checkout writes many.
 const debounce = 500 * time.Millisecond
 
-// rootInterval is how often a root that has gone is looked for: a deploy or a checkout may put another one in its place.
+// rootInterval is how often the root is looked at: a deploy or a checkout may put another one in its place, and the system
+// does not tell that it has removed a folder as long as a process is in it.
 const rootInterval = 250 * time.Millisecond
 
 // watcher tells when Python files below a folder are written, made, removed or renamed. Folders that are hidden, hold
@@ -30,6 +31,7 @@ type watcher struct {
 
 	// Only run uses these, once it has begun.
 	folders map[string]struct{} // that are watched
+	inode   os.FileInfo         // of the root that is watched
 	changed []string            // files, in the order of their first change
 }
 
@@ -78,7 +80,7 @@ func (w *watcher) run() {
 			}
 			w.logger.Error("watching for autoreload", zap.Error(err))
 		case <-look.C:
-			if _, watched := w.folders[w.root]; !watched && w.isBack() {
+			if !w.isThere() && w.isBack() {
 				w.note(w.root)
 				quiet.Reset(debounce)
 			}
@@ -100,9 +102,6 @@ func (w *watcher) look(event fsnotify.Event) bool {
 	gone := event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)
 	if _, known := w.folders[path]; known && gone {
 		w.drop(path)
-		if path == w.root {
-			w.logger.Warn("the folder that autoreload watches has gone", zap.String("folder", path))
-		}
 		if event.Has(fsnotify.Rename) { // otherwise each file had its own event
 			w.note(path)
 		}
@@ -120,13 +119,23 @@ func (w *watcher) look(event fsnotify.Event) bool {
 	return false
 }
 
+// isThere tells whether the root is the folder that is watched. It forgets one that is not.
+func (w *watcher) isThere() bool {
+	_, watched := w.folders[w.root]
+	if !watched {
+		return false
+	}
+	if info, err := os.Lstat(w.root); err == nil && os.SameFile(info, w.inode) {
+		return true
+	}
+	w.drop(w.root)
+	return false
+}
+
 // isBack watches the root, which had gone, if there is one again.
 func (w *watcher) isBack() bool {
-	if err := w.add(w.root, func(string) {}); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			w.logger.Error("watching for autoreload", zap.String("folder", w.root), zap.Error(watchAdvice(err)))
-		}
-		return false
+	if err := w.add(w.root, func(string) {}); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.logger.Error("watching for autoreload", zap.String("folder", w.root), zap.Error(watchAdvice(err)))
 	}
 	_, watched := w.folders[w.root]
 	return watched
@@ -149,8 +158,18 @@ func (w *watcher) add(folder string, found func(path string)) error {
 			found(path)
 			return nil
 		}
-		if err := w.events.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var before os.FileInfo
+		if path == w.root {
+			before, _ = entry.Info() // as it was before it is watched: if it changes meanwhile, isThere finds another one
+		}
+		if err := w.events.Add(path); err != nil {
+			if errors.Is(err, fs.ErrNotExist) { // it has gone meanwhile
+				return nil
+			}
 			return err
+		}
+		if path == w.root {
+			w.inode = before
 		}
 		w.folders[path] = struct{}{}
 		return nil
@@ -174,11 +193,12 @@ func walkSources(root, folder string, visit func(path string, entry fs.DirEntry)
 	})
 }
 
-// changedSince returns the Python files of a root that have been written since then, as far as it can be read.
+// changedSince returns the Python files of a root that have come to be what they are since then, as far as it can be read.
+// One that was copied or moved there may say that it was modified long before.
 func changedSince(root string, then time.Time) []string {
 	var changed []string
 	_ = walkSources(root, root, func(path string, entry fs.DirEntry) error {
-		if info, err := entry.Info(); err == nil && !entry.IsDir() && info.ModTime().After(then) {
+		if info, err := entry.Info(); err == nil && !entry.IsDir() && changeTime(info).After(then) {
 			changed = append(changed, path)
 		}
 		return nil
@@ -198,6 +218,9 @@ func (w *watcher) addLater(path string) {
 
 // drop ends to watch a folder and those below it, and forgets what has changed there.
 func (w *watcher) drop(folder string) {
+	if folder == w.root {
+		w.logger.Warn("the folder that autoreload watches has gone", zap.String("folder", folder))
+	}
 	below := folder + string(filepath.Separator)
 	for path := range w.folders {
 		if path == folder || strings.HasPrefix(path, below) {

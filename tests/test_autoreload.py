@@ -1,6 +1,7 @@
 """`autoreload`: an app is what its files are, and says so when they do not run."""
 
 import os
+import shutil
 import statistics
 import subprocess
 import time
@@ -216,6 +217,38 @@ def test_another_folder_in_the_place_of_the_old_one(serve: Servers, project: Pro
     wait_for(server, "2")
     project.write("3")
     wait_for(server, "3")
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN, "working_dir", "python app raised an error", "FileNotFoundError")
+def test_a_folder_that_is_removed_and_made_anew(serve: Servers, project: Project, tmp_path: Path) -> None:
+    """The system does not say that a folder has gone as long as a process is in it."""
+    server = serve(project.site("autoreload"))
+    assert version(server) == "1"
+    with subprocess.Popen(["cat"], cwd=project.folder, stdin=subprocess.PIPE) as inside:
+        shutil.rmtree(project.folder)
+        Project(tmp_path / "new", "2").folder.rename(project.folder)
+        wait_for(server, "2")
+        project.write("3")
+        wait_for(server, "3")
+        assert inside.poll() is None
+
+
+@pytest.mark.parametrize("how", ["renamed", "copied"])
+def test_a_file_of_an_earlier_time_while_nobody_watched(
+    serve: Servers, project: Project, tmp_path: Path, how: str
+) -> None:
+    """What counts is when the file came there, not what its time of modification says."""
+    server = serve(f"respond /health 1\n{project.site()}")
+    assert version(server) == "1"
+    other = Project(tmp_path / "new", "2").module
+    os.utime(other, (1, 1))
+    if how == "renamed":
+        other.rename(project.module)
+    else:
+        shutil.copy2(other, project.module)
+    assert server.reload(f"respond /health 2\n{project.site('autoreload')}").returncode == 0
+    server.close_client()
+    wait_for(server, "2")
 
 
 def test_a_save_and_a_reload_of_the_configuration(serve: Servers, project: Project) -> None:
