@@ -39,7 +39,8 @@ type exchange struct {
 	logger  *zap.Logger
 	upload  *upload     // nil when the request has no body, or all of it is in the first frame
 	began   bool        // the response has begun
-	given   http.Header // the headers before the app's came, see takeHead; nil: none but these of Server
+	taken   bool        // the app's headers are there, see takeHead
+	given   http.Header // the headers before they came; nil: none but these of Server
 	server  []string
 	bounded bool         // the response has a content-length
 	left    int64        // how much of that is to come, in bytes
@@ -248,7 +249,7 @@ func (e *exchange) prepare() {
 // begins, takeBackHead can undo that.
 func (e *exchange) takeHead(head []byte) (status int, err error) {
 	header := e.w.Header()
-	e.given, e.server = nil, header["Server"]
+	e.taken, e.given, e.server = true, nil, header["Server"]
 	if len(header) > 1 || len(header) == 1 && e.server == nil { // most often it is not worth a copy
 		e.given = maps.Clone(header)
 	}
@@ -257,6 +258,10 @@ func (e *exchange) takeHead(head []byte) (status int, err error) {
 
 // takeBackHead removes what the app has set: what follows is not its response.
 func (e *exchange) takeBackHead() {
+	if !e.taken {
+		return
+	}
+	e.taken = false
 	header := e.w.Header()
 	clear(header)
 	maps.Copy(header, e.given)

@@ -295,17 +295,28 @@ func TestExchangeAppErrors(t *testing.T) {
 func TestExchangeTakesBackTheHeadersOfAResponseThatCannotBePassedOn(t *testing.T) {
 	head := responseHead(200, [2]string{"content-length", "5"}, [2]string{"x-given", "by the app"},
 		[2]string{"set-cookie", "a=b"}, [2]string{"server", "app"}, [2]string{"x-bad", "\x01"})
-	p := testPool(t, settings{Interface: interfaceASGI}, answer(wire.Frame{Type: wire.Response, End: true, Head: head, Data: []byte("hello")}))
-	for _, given := range []http.Header{{}, {"Server": {"Caddy"}}, {"Server": {"other"}, "X-Given": {"before"}}, {"X-Given": {"before"}}} {
-		w := httptest.NewRecorder()
-		maps.Copy(w.Header(), given)
-		e := &exchange{request: newRequest(requestTo("/"), rootPathAuto), w: w, pool: p, logger: zap.NewNop()}
-		var failed caddyhttp.HandlerError
-		if err := e.run(appendScope); !errors.As(err, &failed) || failed.StatusCode != http.StatusInternalServerError {
-			t.Errorf("got %v, want a 500", err)
-		}
-		if got := w.Header(); !reflect.DeepEqual(got, given) {
-			t.Errorf("the headers are %v, want %v", got, given)
+	for name, frame := range map[string]wire.Frame{
+		"header":     {Type: wire.Response, End: true, Head: head, Data: []byte("hello")},
+		"early hint": {Type: wire.Hint, Data: []byte("</style.css>\x01")},
+		"file":       {Type: wire.File, End: true, Head: responseHead(200)},
+	} {
+		p := testPool(t, settings{Interface: interfaceASGI}, func(f wire.Frame) ([]wire.Frame, error) {
+			if f.Type == wire.Reset {
+				return []wire.Frame{{Type: wire.Reset}}, nil
+			}
+			return answer(frame)(f)
+		})
+		for _, given := range []http.Header{{}, {"Server": {"Caddy"}}, {"Server": {"other"}, "X-Given": {"before"}}, {"X-Given": {"before"}}} {
+			w := httptest.NewRecorder()
+			maps.Copy(w.Header(), given)
+			e := &exchange{request: newRequest(requestTo("/"), rootPathAuto), w: w, pool: p, logger: zap.NewNop()}
+			var failed caddyhttp.HandlerError
+			if err := e.run(appendScope); !errors.As(err, &failed) || failed.StatusCode != http.StatusInternalServerError {
+				t.Errorf("%s: got %v, want a 500", name, err)
+			}
+			if got := w.Header(); !reflect.DeepEqual(got, given) {
+				t.Errorf("%s: the headers are %v, want %v", name, got, given)
+			}
 		}
 	}
 }
