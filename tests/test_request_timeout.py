@@ -108,6 +108,16 @@ def test_a_request_that_hangs_gets_a_504_and_the_worker_goes_on(server: Server, 
 
 
 @timed_out
+def test_a_request_that_writes_all_the_time_is_ended(server: Server, gate: Path) -> None:
+    pid = server.get("/wsgi/pid").text
+    for _ in range(6):
+        since = server.log.position()
+        assert server.get(f"/wsgi/print?{gate}").status_code == 504
+        wait_output(server, "through in", since)
+    assert server.get("/wsgi/pid").text == pid
+
+
+@timed_out
 @each_app
 def test_a_request_whose_client_has_left_is_ended_too(server: Server, gate: Path, app: str) -> None:
     since, uri = server.log.position(), f"/{app}/hang?{gate}"

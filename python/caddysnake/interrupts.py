@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from ctypes import c_ulong, py_object, pythonapi
 from typing import TYPE_CHECKING, Any
 
-from . import monitor
+from . import monitor, output
 from .errors import Place, is_ours, places
 from .stream import RequestTimeout
 
@@ -82,13 +82,13 @@ class Threads:
 
 
 def _is_in_app(thread: int) -> bool:
-    """Whether a thread runs the app, and no function of this package that the app has called.
+    """Whether a thread runs the app, and no function of this package that the app has called, but for sys.stdout's.
 
     A thread whose frames do not lead back here is taken for one that does not: nobody knows what it is in.
     """
     frame = sys._current_frames().get(thread)
     called = False
-    while frame is not None and not is_ours(frame):
+    while frame is not None and (not is_ours(frame) or frame.f_code.co_filename == output.__file__):
         called = True
         frame = frame.f_back
     return called and frame is not None and frame.f_code.co_name in ("run", "_iterate")

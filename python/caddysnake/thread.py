@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import io
 import os
 import socket
 import sys
 import traceback
-from contextvars import ContextVar
 from marshal import loads
 from threading import Thread
-from typing import Any, TextIO
+from typing import Any
 
-from . import wire, worker
+from . import output, wire, worker
 from .shared import Shared
 
 Order = dict[str, Any]
@@ -36,7 +34,7 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
         stdout, stderr: descriptors of pipes for what is written by no worker.
     """
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    sys.stdout, sys.stderr = own = Output("stdout", stdout), Output("stderr", stderr)
+    sys.stdout, sys.stderr = own = output.Output("stdout", stdout), output.Output("stderr", stderr)
     shared = Shared()
 
     def leave() -> None:  # in a process that an app forks, so that Caddy sees when a worker here has ended
@@ -59,8 +57,8 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
                 shared.roll_back(order["generation"])
             elif kind == "exit":
                 atexit._run_exitfuncs()
-                for output in own:
-                    output.end()
+                for stream in own:
+                    stream.end()
 
 
 def start(order: Order, shared: Shared, reports: int) -> None:
@@ -82,15 +80,14 @@ class Worker(Thread):
         self._reports = reports
         self._sock = socket.socket(fileno=order["socket"])
         self._ends = worker.take_over(order)
-        self._streams = {name: _open_stream(order[name]) for name in ("stdout", "stderr")}
+        self._streams = {name: output.open_stream(order[name]) for name in ("stdout", "stderr")}
         _sockets.add(self._sock)
 
     def run(self) -> None:
         order = self._order
         root, generation = os.fsdecode(order["working_dir"]), order["generation"]
         roots, packages = ([os.fsdecode(path) for path in order[name]] for name in ("roots", "packages"))
-        _streams.set(self._streams)
-        _newest[0] = self._streams
+        output.enter(self._streams)
         try:
             env = dict(os.fsdecode(entry).split("=", 1) for entry in order["env"])
             self._shared.enter(root, generation, roots, packages, env)
@@ -147,79 +144,3 @@ def _change_directory(path: str) -> str:
         return f"this thread cannot have a current directory of its own, the system refuses unshare(CLONE_FS): {exc}"
     os.chdir(path)
     return ""
-
-
-# Output. The interpreter has one sys.stdout; each worker has a pipe of its own, whose lines Caddy logs.
-
-_streams: ContextVar[dict[str, TextIO]] = ContextVar("streams")
-_newest: list[dict[str, TextIO]] = [{}]  # for threads that an app has started by itself, which have no context
-
-
-def _open_stream(descriptor: int) -> TextIO:
-    if sys.platform == "win32":
-        import msvcrt
-
-        descriptor = msvcrt.open_osfhandle(descriptor, os.O_NOINHERIT)
-    else:
-        os.set_blocking(descriptor, True)
-    raw = io.FileIO(descriptor, "w")
-    # Each write goes out at once, as PYTHONUNBUFFERED has it in a worker that is a process.
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
-
-
-class Output(io.TextIOBase):
-    """sys.stdout or sys.stderr of all workers: what it is written goes to the worker that the writing code runs for.
-
-    Without one, it goes to the worker that was started last, and to `descriptor` once that has ended.
-    """
-
-    def __init__(self, name: str, descriptor: int) -> None:
-        super().__init__()
-        self._name = name
-        self._own = _open_stream(descriptor)
-
-    def end(self) -> None:
-        """Closes `descriptor`."""
-        self._own.close()
-
-    def _target(self) -> TextIO:
-        for streams in (_streams.get({}), _newest[0]):
-            stream = streams.get(self._name)
-            if stream is not None and not stream.closed:
-                return stream
-        return self._own
-
-    def write(self, text: str) -> int:
-        return self._target().write(text)
-
-    def flush(self) -> None:
-        self._target().flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._target().fileno()
-
-    def close(self) -> None:
-        """Does nothing: it belongs to all."""
-
-    @property
-    def name(self) -> str:
-        return f"<{self._name}>"
-
-    @property
-    def mode(self) -> str:
-        return "w"
-
-    @property
-    def buffer(self) -> Any:
-        return self._target().buffer
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        return "backslashreplace"
