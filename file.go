@@ -76,7 +76,7 @@ func (e *exchange) sendFile(stream *wire.Stream, f wire.Frame) error {
 		}
 		e.begin(status)
 	}
-	if err := e.copyFile(part); err != nil {
+	if err := e.copyFile(part, f.End); err != nil {
 		return err
 	}
 	if !f.End {
@@ -85,10 +85,17 @@ func (e *exchange) sendFile(stream *wire.Stream, f wire.Frame) error {
 	return nil
 }
 
-// copyFile sends part as a part of the body.
-func (e *exchange) copyFile(part *filePart) error {
+// copyFile sends part as a part of the body, or as its end. What goes from file to socket, net/http does not hold against
+// the response's content-length: more would be taken for the next response.
+func (e *exchange) copyFile(part *filePart, end bool) error {
 	if e.request.Method == http.MethodHead {
 		return nil
+	}
+	if e.bounded && part.count > e.left {
+		if !end {
+			return http.ErrContentLength
+		}
+		part.count = e.left // the file may have grown, see describe
 	}
 	n, err := e.fileWriter(part).copy(part)
 	if err == nil {

@@ -118,9 +118,10 @@ async def trailers_illegal(scope: Scope, receive: Receive, send: Send) -> None:
 
 @case
 async def path_send(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends a file by its path, with the status and the further headers that the arguments say."""
+    """Sends a file by its path, with the status and the further headers that the arguments say, when a gate opens."""
     arguments = _arguments(scope)
     await send(_start(arguments))
+    await _wait(scope)
     await send({"type": "http.response.pathsend", "path": arguments["path"]})
 
 
@@ -150,7 +151,7 @@ async def zero_copy_parts(scope: Scope, receive: Receive, send: Send) -> None:
     arguments = _arguments(scope)
     descriptor = os.open(arguments["path"], os.O_RDONLY)
     try:
-        await send(START)
+        await send(_start(arguments))
         for at in range(int(arguments["parts"])):
             part = {"type": "http.response.zerocopysend", "file": descriptor, "count": 1, "more_body": True}
             await send(part if at % 2 else part | {"offset": at})

@@ -289,6 +289,17 @@ class TestPathSend:
         entry = asgi.log.wait_for(lambda entry: str(path) in str(entry) or "regular file" in str(entry.get("error")))
         assert entry["path"] == "/path_send"
 
+    def test_more_than_was_declared_long_ago_is_left_out(self, asgi: Server, folder: Path) -> None:
+        """The headers have left before the file; what is behind it on the connection is the next response."""
+        gate = uuid.uuid4().hex
+        with raw.Connection(asgi) as client:
+            path = target("/path_send", folder / "content", content_length=1234, gate=gate)
+            client.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            assert client.head()[0] == 200
+            assert asgi.get(f"/open_gate?gate={gate}").status_code == 200
+            assert client.read(1234) == CONTENT[:1234]
+            assert client.get(target("/path_send", folder / "empty").encode()).status == 200
+
     @pytest.mark.expect_errors("content-length")
     def test_less_than_was_declared_is_a_500(self, asgi: Server, folder: Path) -> None:
         response = get(asgi, "/path_send", folder / "content", content_length=300_001)
@@ -320,6 +331,16 @@ class TestZeroCopySend:
         count = 500
         response = get(asgi, "/zero_copy_parts", folder / "content", parts=count)
         assert response.body == b"".join(b"%c " % byte for byte in CONTENT[:count])
+
+    @pytest.mark.expect_errors("longer than its content-length")
+    def test_a_part_beyond_what_was_declared_is_not_sent(self, asgi: Server, folder: Path) -> None:
+        with raw.Connection(asgi) as client:
+            path = target("/zero_copy_parts", folder / "content", parts=2, content_length=2)
+            client.send(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            assert client.head()[0] == 200
+            assert client.read(2) == CONTENT[:1] + b" "
+            client.end()
+            assert list(client.responses()) == []
 
     def test_a_client_that_goes_between_parts(self, asgi: Server, folder: Path) -> None:
         with raw.Connection(asgi, receive_buffer=4096) as client:
