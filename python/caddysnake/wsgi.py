@@ -81,6 +81,7 @@ class Input(io.RawIOBase):
     def __init__(self, request: Request) -> None:
         self._request = request
         self._rest = memoryview(b"")
+        self._size = 0  # of what has come
 
     def readable(self) -> bool:
         return True
@@ -103,7 +104,8 @@ class Input(io.RawIOBase):
     def _receive(self) -> bytes:
         """Raises ClientGone, also when the response has ended and the body has not: that would look like its end."""
         data, body = self._request.receive(), self._request.body
-        if not data and body is not None and not body.finished:
+        self._size += len(data)
+        if not data and body is not None and not body.finished and not self._request.has_sent(self._size):
             raise ClientGone("the response has ended, and the request's body with it")
         return data
 
@@ -131,6 +133,10 @@ class Request(Stream):
         self._length: int | None = None  # the app's Content-Length
         self._left = 0  # of that, how much is not yet sent
         self._started = False  # RESPONSE has been sent
+
+    def has_sent(self, size: int) -> bool:
+        """Whether that is all that the client has announced. Its end may come later, by itself, or not any more."""
+        return self._environ.get("CONTENT_LENGTH") == str(size)
 
     def run(self) -> None:
         try:

@@ -95,6 +95,15 @@ def test_a_body_that_was_not_read_before_the_response_ended_has_no_end(worker: W
     assert events(worker, "ClientGone") == ["ClientGone"]
 
 
+def test_a_body_that_is_there_has_an_end_although_nobody_says_so_after_the_response(worker: Worker) -> None:
+    events(worker)
+    stream = worker.request("/read/between", "POST", b"whole", end=False, CONTENT_LENGTH="5")
+    got = worker.next(stream)
+    assert (got.kind, got.end, got.data) == (RESPONSE, True, b"whole")
+    assert events(worker, "b''") == ["b''"]
+    worker.write(frame(DATA | END, stream))
+
+
 def test_an_empty_response_has_content_length_0_where_that_is_allowed(liberal: Worker) -> None:
     assert liberal.get("/empty").headers == [("Content-Length", "0")]
     assert liberal.get("/empty", "HEAD").headers == []

@@ -60,6 +60,16 @@ def view_read_after(environ: Environ, start_response: StartResponse) -> Iterable
     return []
 
 
+def view_read_between(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Sends what it reads, which is all of the body, then reads on."""
+    start_response("200 OK", [*PLAIN, ("Content-Length", "5")])(environ["wsgi.input"].read(5))
+    try:
+        events.append(repr(environ["wsgi.input"].read(1000)))
+    except OSError as exc:
+        events.append(type(exc).__name__)
+    return []
+
+
 def view_empty(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("204 No Content" if environ["QUERY_STRING"] == "204" else "200 OK", [])
     return []
