@@ -126,8 +126,6 @@ func (c *Conn) Shut(code int, reason string) {
 	if c.over || !c.shut.CompareAndSwap(nil, &body) {
 		return
 	}
-	limit := time.AfterFunc(closeTimeout, c.cut)
-	defer limit.Stop()
 	c.interrupt() // first: a write that is stuck must not keep Next
 	c.sendClose(body)
 }
@@ -226,7 +224,10 @@ func (c *Conn) tick() {
 	}
 }
 
+// sendClose sends a Close, if none has been sent. A peer that takes nothing for closeTimeout loses the connection.
 func (c *Conn) sendClose(body []byte) {
+	limit := time.AfterFunc(closeTimeout, c.cut)
+	defer limit.Stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.closed {

@@ -223,10 +223,11 @@ func (s *Stream) Send(frame []byte, end bool) {
 
 // Reset tells the worker that nobody waits for the response any more. The worker closes the stream when it is through.
 func (s *Stream) Reset() {
-	if s.giveUp() {
+	told := s.giveUp()
+	s.conn.interrupt() // the relaying goroutine may read itself; first, as a worker that takes nothing keeps who sends
+	if told {
 		s.send(Reset, false, AppendHeader(nil))
 	}
-	s.conn.interrupt() // the relaying goroutine may read itself
 }
 
 // opened notes that REQUEST is on its way. It tells whether RESET has to follow, because giveUp was called before.
