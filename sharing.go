@@ -102,6 +102,7 @@ func holdsModules(dir string, depth int, budget *int) bool {
 	*budget--
 	entries, _ := os.ReadDir(dir)
 	return slices.ContainsFunc(entries, isModule) || slices.ContainsFunc(entries, func(entry os.DirEntry) bool {
-		return identifier.MatchString(entry.Name()) && holdsModules(filepath.Join(dir, entry.Name()), depth-1, budget)
+		return !entry.Type().IsRegular() && identifier.MatchString(entry.Name()) &&
+			holdsModules(filepath.Join(dir, entry.Name()), depth-1, budget)
 	})
 }
