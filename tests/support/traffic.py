@@ -15,6 +15,8 @@ from support.polling import wait_until
 from support.server import Server
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+ATTEMPTS = 6
+BACKOFF = 0.02  # seconds, after the second attempt, and so much more after each
 
 
 class Unanswered(Exception):
@@ -28,8 +30,10 @@ class Traffic:
         server: where to; `/` is asked for.
         rate: requests per second, over 400 connections that are kept: enough to keep the rate while some wait.
         sockets: WebSockets that are open all the time; one that the server closes with 1012 connects again.
-        retry: send a request again whose connection is closed without an answer, as browsers do, and shake hands again
-            likewise; see load.Load.
+        retry: send a request again whose connection is closed without an answer, and shake hands again likewise.
+            `caddy reload` closes idle connections, and new ones whose request it has not read yet when it lets go of
+            the old listener, also where no Python is (net/http does it). While hundreds of clients connect at once,
+            that may befall one more than once, until the old listener is closed.
 
     Attributes:
         answered: how many requests were answered with 200.
@@ -48,7 +52,7 @@ class Traffic:
         self._server = server
         self._interval = self.CONNECTIONS / rate
         self._sockets = sockets
-        self._attempts = 3 if retry else 1
+        self._attempts = ATTEMPTS if retry else 1
         self._stopped = False
         self._began = time.monotonic()
         self._thread = threading.Thread(target=asyncio.run, args=(self._run(),))
@@ -99,6 +103,7 @@ class Traffic:
                     if attempt == self._attempts or isinstance(error, asyncio.IncompleteReadError):
                         self.failures.append(f"request: {error!r}")
                         break
+                    await _back_off(attempt)
                     continue
                 if status == 200:
                     self.answered += 1
@@ -127,6 +132,13 @@ class Traffic:
                 if unanswered >= self._attempts:
                     self.failures.append(f"websocket: {error!r}, after {error.__cause__!r}")
                     await asyncio.sleep(0.1)
+                else:
+                    await _back_off(unanswered)
+
+
+async def _back_off(failed: int) -> None:
+    """Pause after so many attempts that failed: none after the first, whose connection was idle."""
+    await asyncio.sleep(BACKOFF * (failed - 1))
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
