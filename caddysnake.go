@@ -14,6 +14,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 func init() {
@@ -144,7 +145,8 @@ func (h *Handler) serveNone(w http.ResponseWriter, r *http.Request, ref *poolRef
 // App is the Caddy app "python". It owns the pools of the Python apps that a config's handlers serve: it starts those that
 // are new and lets go of them when the config goes. It has no settings of its own.
 type App struct {
-	logger  *zap.Logger
+	logger  *zap.Logger                      // of all that outlives the config, too
+	core    zapcore.Core                     // of the config's logs
 	over    <-chan struct{}                  // closed when all apps of the config have been stopped
 	servers map[*caddyhttp.Server]*stripping // that have a handler of this app's
 	refs    []*poolRef                       // one for each different app; complete when Provision of all handlers is over
@@ -175,7 +177,9 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision implements caddy.Provisioner.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	logger := ctx.Logger()
+	a.core, a.logger = logger.Core(), followLogs(logger)
+	logs.CompareAndSwap(nil, &a.core)
 	a.over = ctx.Done()
 	a.servers = map[*caddyhttp.Server]*stripping{}
 	a.leaving = make(chan struct{})
@@ -253,6 +257,7 @@ func (a *App) Start() error {
 		raiseHeapFloor()
 	}
 	apps.changing.Lock()
+	logs.Store(&a.core)
 	g := newGeneration(a.settings(nil, settings{}))
 	a.unsettled.Store(g)
 	results := make(chan error)
@@ -267,6 +272,9 @@ func (a *App) Start() error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		a.release()
+		apps.mu.Lock()
+		restoreLogs()
+		apps.mu.Unlock()
 		settle(a.unsettled.Swap(nil), false)
 		return err
 	}
@@ -308,6 +316,7 @@ func (a *App) Stop() error {
 	for _, other := range apps.live {
 		settle(other.unsettled.Swap(nil), true)
 	}
+	restoreLogs()
 	apps.mu.Unlock()
 	for _, ref := range a.refs {
 		if ref.autoreload != nil {
@@ -324,6 +333,13 @@ func (a *App) Stop() error {
 		settle(refused, false)
 	}()
 	return nil
+}
+
+// restoreLogs has what runs log to the newest config that has started. apps.mu is held.
+func restoreLogs() {
+	if newest := len(apps.live) - 1; newest >= 0 {
+		logs.Store(&apps.live[newest].core)
+	}
 }
 
 // release lets go of the pools. Those that no other config holds stop, side by side.

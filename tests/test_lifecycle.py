@@ -177,6 +177,23 @@ def test_reload_of_something_else_keeps_workers(serve: Servers, gate: Path) -> N
     assert response.result().status_code == 200
 
 
+def test_the_log_of_an_app_that_a_reload_keeps_is_the_new_one(serve: Servers, tmp_path: Path) -> None:
+    site = "python {\nmodule_wsgi slow_app:wsgi\nworkers 1\nimport worker\n}"
+    server = serve(site)
+    pid = server.get("/pid").text
+    new = tmp_path / "new.log"
+    refused = f"{site}\n}}\nhttp://:1 {{\nbind 192.0.2.1\nrespond 204"  # an address of nobody here
+    assert server.reload(refused, f"log {{\noutput file {tmp_path / 'refused.log'}\n}}").returncode != 0
+    since = server.log.position()
+    assert server.get("/hang").text == pid
+    server.log.wait_for(lambda entry: entry.get("line") == f"through in {pid}", since)
+    assert server.reload(site, f"log {{\noutput file {new}\n}}").returncode == 0
+    since = server.log.position()
+    assert server.get("/hang").text == pid
+    wait_until(lambda: f'"line":"through in {pid}"' in new.read_text(), "the new log")
+    assert not [entry for entry in server.log.entries(since) if "line" in entry]
+
+
 def test_reload_of_the_app_drops_no_request(serve: Servers, gate: Path) -> None:
     server = serve(TWO_WORKERS)
     before = server.worker_pids()
