@@ -43,7 +43,7 @@ type dynamicApps struct {
 
 	mu     sync.Mutex             // guards the fields below, and those of each app that say so
 	apps   map[string]*dynamicApp // those that start, run or have failed, by values
-	live   int                    // those of them that have not failed
+	live   int                    // those of them that have not failed, and those that leave although they may be busy
 	closed bool                   // none is to start any more
 }
 
@@ -313,11 +313,10 @@ func (d *dynamicApps) isIdle(a *dynamicApp, now time.Time) bool {
 	return true
 }
 
-// remove takes an app that runs out, so that no request finds it any more. leave or retire must follow. It is called with
-// mu held.
+// remove takes an app that is idle out, so that no request finds it any more. leave must follow. It is called with mu held.
 func (d *dynamicApps) remove(a *dynamicApp) {
 	delete(d.apps, a.key)
-	d.live--
+	d.live-- // its place is free soon
 }
 
 // leave stops an app that is idle, and returns when its place is free.
@@ -375,8 +374,13 @@ func (d *dynamicApps) retireGone() {
 		}
 		d.mu.Lock()
 		if d.apps[a.key] == a {
-			d.remove(a)
-			go d.retire(a)
+			delete(d.apps, a.key)
+			go func() {
+				d.retire(a)
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.live-- // not before: nobody is to wait for a place that a long request keeps
+			}()
 		}
 		d.mu.Unlock()
 	}

@@ -176,6 +176,19 @@ def test_a_busy_app_is_never_stopped_for_another(serve: Servers, tenants: NewTen
     wait_until(lambda: server.workers() == [], "end of all, which are idle now")
 
 
+@pytest.mark.expect_errors("all places for dynamic apps are taken")
+def test_nobody_waits_for_the_place_of_a_busy_app_whose_folder_has_gone(serve: Servers, tenants: NewTenants) -> None:
+    site = tenants("gone", "other")
+    text = site.site("max_dynamic_apps 1", interface="asgi")
+    server = serve(text)
+    with WebSocket(server, "/", host=f"gone.{DOMAIN}"):
+        (site.root / "gone").rename(site.root / "away")
+        assert server.reload("respond /health 200\n" + text).returncode == 0
+        wait_until(lambda: get(server, "gone").status_code == 404, "end of the one whose folder has gone")
+        assert get(server, "other").status_code == 503
+    wait_until(lambda: get(server, "other").status_code == 200, "place of the one that has gone")
+
+
 def test_idle_apps_leave_and_come_back(serve: Servers, tenants: NewTenants) -> None:
     server = serve(tenants("alice").site("dynamic_idle_timeout 200ms"))
     first = answered(server, "alice")
