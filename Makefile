@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e test-autobahn test-sid fuzz siege test-sanitizers lint check-builds bench clean
+.PHONY: run build test test-go test-python test-e2e test-autobahn test-sid sid fuzz siege test-sanitizers lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -30,6 +30,9 @@ test-autobahn: build ## run some of Autobahn's WebSocket cases, where there is a
 
 test-sid: build ## run a part of the end-to-end tests on Python 3.14 and 3.15, from Debian sid; needs root and debootstrap
 	@$(PYTHON) tools/test_sid.py
+
+sid: ## make the Debian sid that test-sid needs
+	@$(PYTHON) tools/test_sid.py --make
 
 siege: export CADDYSNAKE_SIEGE = 1
 siege: test-go fuzz test-python test-e2e test-autobahn test-sanitizers ## run the long tests whole, and all on each Python; `make test` runs a tenth

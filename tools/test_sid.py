@@ -1,7 +1,7 @@
 """Run a part of the end-to-end tests on Pythons that this machine does not have, in a Debian sid of their own.
 
 It needs root, debootstrap and Debian: packages come from the mirror that apt is configured with. Arguments go to pytest
-and take the place of the part that is run by default.
+and take the place of the part that is run by default; `--make` alone makes that Debian, and runs nothing.
 """
 
 import hashlib
@@ -45,12 +45,14 @@ exec chroot . sh -c 'cd /tree/tests && exec "$@"' sh "$@"
 
 def main() -> None:
     """pytest over these tests, with workers of both runtimes on each of the Pythons."""
-    if not BINARY.exists():
-        fail("there is no bin/caddy; run `make build` first")
     if why := _missing():
         print(f"left out, because {why}: Python {' and '.join(PYTHONS)} in Debian sid")
         return
     root = _ensure_root()
+    if sys.argv[1:] == ["--make"]:
+        return
+    if not BINARY.exists():
+        fail("there is no bin/caddy; run `make build` first")
     workers = [f"--worker-python=/venvs/{version}/bin/python" for version in PYTHONS]
     env = {
         "PATH": "/usr/bin:/bin",
