@@ -149,12 +149,6 @@ func (a *autoreload) reload() {
 		a.mu.Lock()
 		a.changed = append(changed, a.changed...)
 		a.mu.Unlock()
-		if ctx.Err() == nil && errors.Is(err, errInterrupted) && !caddy.Exiting() {
-			select { // it was another one, of a config that has gone, who was starting the same app for both
-			case a.wake <- struct{}{}:
-			default:
-			}
-		}
 		return
 	}
 	var names []string

@@ -46,6 +46,9 @@ func closePools() {
 // Destruct implements caddy.Destructor: the last config that used the pool has gone, or could not start. It returns when
 // the pool has stopped.
 func (p *pool) Destruct() error {
+	if p.outdated.Load() {
+		p.shutWebSockets()
+	}
 	if p.inUse.Load() {
 		p.stop(lateTime)
 	} else {
@@ -89,14 +92,11 @@ func (p *pool) drain() {
 	}
 }
 
-// limitDrain makes the drain timeout no longer than limit, if the pool does not drain yet.
-func (p *pool) limitDrain(limit time.Duration) { p.drainLimit.Store(int64(limit)) }
-
 // drainTimeout is how long requests may go on; 0: for ever.
 func (p *pool) drainTimeout() time.Duration {
-	timeout, limit := p.settings.DrainTimeout, time.Duration(p.drainLimit.Load())
-	if limit > 0 && (timeout == 0 || timeout > limit) {
-		return limit
+	timeout := p.settings.DrainTimeout
+	if p.outdated.Load() && (timeout == 0 || timeout > oldInstanceTime) {
+		return oldInstanceTime
 	}
 	return timeout
 }

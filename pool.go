@@ -64,11 +64,11 @@ type pool struct {
 	shut       bool                    // WebSockets are closed as soon as they are accepted
 	draining   bool                    // the drain timeout runs
 
-	inUse      atomic.Bool   // a config that holds the pool has started
-	drainLimit atomic.Int64  // at most how long draining may take, whatever drain_timeout says, in nanoseconds; 0: no limit
-	overdue    chan struct{} // closed when the drain timeout is over
-	drained    chan struct{} // closed when the last request is through and none is expected; then closed is true
-	stopping   sync.Once
+	inUse    atomic.Bool   // a config that holds the pool has started
+	outdated atomic.Bool   // its files have been saved anew: whoever develops wants to see what they are now
+	overdue  chan struct{} // closed when the drain timeout is over
+	drained  chan struct{} // closed when the last request is through and none is expected; then closed is true
+	stopping sync.Once
 
 	wanted chan struct{} // holds a token when the scaler is to look; nil: there is none
 }

@@ -211,14 +211,19 @@ func (ref *poolRef) begin() {
 	}
 }
 
-// acquire takes the running pool with this key, or starts one.
+// acquire takes the running pool with this key, or starts one. It fails with errInterrupted when ctx is done or Caddy exits.
 func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key poolKey) (*pool, error) {
-	value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, ref.logger) })
-	if err != nil {
-		return nil, err
+	for {
+		value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, ref.logger) })
+		switch {
+		case err == nil:
+			key.setLatest()
+			return value.(*pool), nil
+		case !errors.Is(err, errInterrupted) || ctx.Err() != nil || caddy.Exiting():
+			return nil, err
+		}
+		// Another config, which has gone, was starting it for both.
 	}
-	key.setLatest()
-	return value.(*pool), nil
 }
 
 // reload starts another pool from what the configuration leads to now, gives it to all further requests, and has the old
@@ -304,9 +309,8 @@ func (ref *poolRef) letGo() {
 	if ref.held == nil {
 		return
 	}
-	if users, _ := pools.References(ref.key); ref.autoreload != nil && users == 1 {
-		ref.held.limitDrain(oldInstanceTime)
-		ref.held.shutWebSockets() // whoever develops wants to see the new code
+	if ref.autoreload != nil {
+		ref.held.outdated.Store(true)
 	}
 	ref.held = nil
 	go ref.drop(ref.key)

@@ -144,9 +144,21 @@ class Server:
         )
 
     def reload(self, site: str, options: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `caddy reload` with a new site and return how that went."""
+        """Run `caddy reload` with a new site and return how that went.
+
+        When it went well, the old configuration's listener has closed: Caddy lets go of it just after the command has
+        ended, and with it of connections whose requests it has not read.
+        """
         self.write_caddyfile(site, options)
-        return self.command("reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}")
+        result = self.command("reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}")
+        if result.returncode == 0:
+            wait_until(lambda: self._listeners() <= 1, "end of the old configuration's listener")
+        return result
+
+    def _listeners(self) -> int:
+        """How many sockets of Caddy listen on the site's port."""
+        sockets = self.caddy.net_connections("tcp")
+        return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port.number for one in sockets)
 
     def admin_request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to Caddy's admin API."""
