@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from marshal import dumps
 from time import monotonic
@@ -49,6 +50,10 @@ def new_loop(runtime: str) -> tuple[asyncio.AbstractEventLoop, str]:
             if runtime == "uvloop":
                 raise StartError(f"runtime uvloop: uvloop is not installed ({exc}): {fix}") from None
             return asyncio.SelectorEventLoop(), warning if sys.platform != "win32" else ""
+        if threading.current_thread() is not threading.main_thread():
+            from . import children
+
+            return children.Loop(), ""
         return uvloop.new_event_loop(), ""
     return asyncio.SelectorEventLoop(), ""  # on Windows the usual one cannot watch a socket
 
