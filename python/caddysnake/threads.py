@@ -5,7 +5,7 @@ states:
 
     fast   The *leader*, one of the `threads` app threads, reads the socket and runs what it read itself, one request
            after another. Finished responses are held and leave together: when nothing is left to run, when 64 KiB are
-           held, or after a millisecond.
+           held, or after 0.3 ms.
     slow   The watchdog thread reads. Each request goes to an idle thread; a request beyond `threads` is declined, so
            that Caddy can give it to another worker. Each response leaves at once.
 
@@ -55,7 +55,8 @@ from . import wire
 from .stream import NewStream, Stream
 from .wire import END, HEADER_SIZE, newest
 
-LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck, and how long a response is held
+LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
+HOLD = 0.0003  # seconds that a finished response waits for others: longer, and Caddy and clients run out of work
 MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
 COMPUTING = 0.02  # seconds inside the app after which it does not matter any more whether the leader computes
 TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
@@ -289,7 +290,7 @@ class Scheduler:
             self._began = now = monotonic()
             if not self._out:
                 held_since = now
-            elif now - held_since > LIMIT:
+            elif now - held_since > HOLD:
                 self.flush()
                 held_since = now
             role.release()
