@@ -48,8 +48,10 @@ func (s *webSocket) relay() {
 }
 
 // receive passes the client's messages on. It returns why there are no more, which does not matter when the worker has
-// closed the stream.
+// closed the stream: then they are read for nobody until the client has been sent the Close, so that it is still known
+// to be there.
 func (s *webSocket) receive() *websocket.CloseError {
+	taken := true
 	for {
 		part, err := s.client.Next()
 		if err != nil {
@@ -59,9 +61,7 @@ func (s *webSocket) receive() *websocket.CloseError {
 			}
 			return cause
 		}
-		if !s.pass(part) {
-			return &websocket.CloseError{Code: websocket.CodeLost}
-		}
+		taken = taken && s.pass(part)
 	}
 }
 
@@ -113,7 +113,7 @@ func (s *webSocket) send() {
 func (s *webSocket) sendAll() {
 	buffer := uploadBuffers.Get().(*uploadBuffer)
 	defer uploadBuffers.Put(buffer)
-	out := outgoing{client: s.client, stream: s.stream, frames: buffer[:0]}
+	out := outgoing{socket: s, frames: buffer[:0]}
 	for {
 		f, ok, err := s.stream.Next()
 		if !ok {
@@ -140,8 +140,7 @@ func (s *webSocket) sendAll() {
 
 // outgoing collects frames for the client.
 type outgoing struct {
-	client *websocket.Conn
-	stream *wire.Stream
+	socket *webSocket
 	frames []byte
 	credit int // what has been taken from the stream for frames
 }
@@ -150,20 +149,23 @@ func (o *outgoing) add(f wire.Frame) {
 	if len(o.frames) > 0 && len(o.frames)+len(f.Data)+websocket.MaxHeader > cap(o.frames) {
 		o.flush()
 	}
-	o.frames = o.client.Append(o.frames, f.Type == wire.Binary, f.End, f.Data)
+	o.frames = o.socket.client.Append(o.frames, f.Type == wire.Binary, f.End, f.Data)
 	o.credit += len(f.Data) + wire.MessageCost
 }
 
-// flush sends what was collected. An error ends the connection: whoever reads from it learns of that.
+// flush sends what was collected. An error ends the WebSocket for both sides: nobody may be reading from the client, while
+// the app does not take what has come.
 func (o *outgoing) flush() {
 	if len(o.frames) > 0 {
-		if err := o.client.Write(o.frames); err != nil {
-			o.client.Close()
+		if err := o.socket.client.Write(o.frames); err != nil {
+			o.socket.client.Close()
+			cause := o.socket.client.Lost()
+			o.socket.endStream(cause.Code, cause.Reason)
 		}
 		o.frames = o.frames[:0]
 	}
 	if o.credit > 0 {
-		o.stream.Consumed(o.credit)
+		o.socket.stream.Consumed(o.credit)
 		o.credit = 0
 	}
 }

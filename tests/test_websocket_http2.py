@@ -2,6 +2,7 @@
 
 import ast
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -110,6 +111,20 @@ def test_a_client_that_takes_nothing_stops_the_app(server: Server, connection: h
     wait_until(still, "the app stops", 30)
     assert last[0] < count // 4
     assert sum(len(socket.message()) for _ in range(count)) == count * (64 << 10)
+    assert socket.end() == (1000, "")
+
+
+def test_a_client_that_talks_and_is_slow_gets_the_last_messages_and_the_close(
+    server: Server, connection: http2.Connection
+) -> None:
+    """It may take longer for them than for an answer to the Close, of which it does not know yet."""
+    name = key()
+    socket = WebSocketOverHttp2(connection, f"/flood?3,{name}")
+    wait_until(lambda: notes(server, name) == [3], "end of the app")
+    for _ in range(60):
+        socket.text("still here")
+        time.sleep(0.1)  # the pace of the client, who gives no credit meanwhile
+    assert [socket.message() for _ in range(3)] == [bytes(64 << 10)] * 3
     assert socket.end() == (1000, "")
 
 

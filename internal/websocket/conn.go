@@ -200,7 +200,7 @@ func (c *Conn) tick() {
 	heard, waited := c.heard.Swap(false), time.Since(c.pinged)
 	next, ping := interval, false
 	switch {
-	case heard || c.paused.Load():
+	case heard || idle && c.paused.Load(): // a write that is stuck has no such excuse
 		if c.awaiting && waited < interval {
 			next -= waited // a ping was answered: the next one is due as if it had been at once
 		}
@@ -265,11 +265,17 @@ func (c *Conn) ended(err error) error {
 		return closed
 	case errors.Is(err, ws.ErrHeaderLengthMSB):
 		return c.violation(CodeProtocol, ws.ErrHeaderLengthMSB.Error())
-	case c.late.Load():
-		return &CloseError{CodeLost, "ping timeout"}
 	default:
-		return &CloseError{CodeLost, ""}
+		return c.Lost()
 	}
+}
+
+// Lost says why the connection has ended without a Close.
+func (c *Conn) Lost() *CloseError {
+	if c.late.Load() {
+		return &CloseError{CodeLost, "ping timeout"}
+	}
+	return &CloseError{CodeLost, ""}
 }
 
 // shorten cuts a reason so that it fits into a Close.

@@ -42,6 +42,16 @@ SITE = """
             max_size 1MiB
         }}
     }}
+    python /pinged/* {{
+        {app}
+        workers 1
+        root_path /pinged
+        import worker
+        websocket {{
+            ping_interval 100ms
+            ping_timeout 300ms
+        }}
+    }}
     python {{
         {app}
         workers 1
@@ -411,6 +421,38 @@ def test_an_app_that_receives_nothing_stops_the_client(server: Server) -> None:
         assert sent < 250
         server.get(f"/?{name}-go")
         # The last frame may have gone out in part: nothing can follow it.
+
+
+def test_a_client_that_goes_while_its_messages_wait(server: Server) -> None:
+    """The app, which only sends, learns of it by that: Caddy does not read what nobody takes."""
+    name = key()
+    with WebSocket(server, f"/send_on?{name}") as socket:
+        socket.send(FIN | BINARY, bytes(300 << 10))
+        for _ in range(200):  # meanwhile Caddy has read as much as the app gives credit for
+            assert socket.message() == "on and on"
+        # The connection is reset: some of what the client has sent has not been read.
+    wait_until(lambda: len(notes(server, name)) == 3, "end of the app")
+    assert notes(server, name)[:2] == ["ClientGone", True]
+    assert notes(server, name)[2]["code"] == 1006
+
+
+@pytest.mark.expect_errors("ClientGone")
+def test_a_client_that_sends_and_takes_nothing_is_given_up(server: Server) -> None:
+    """It answers no ping because Caddy reads none of what it sends, and that is because it takes nothing."""
+    with WebSocket(server, f"/pinged/echo?{key()}", receive_buffer=8 << 10) as socket:
+        client, part = socket.connection.socket, frame(FIN | BINARY, bytes(64 << 10))
+        client.settimeout(1)
+
+        def given_up() -> bool:
+            try:
+                client.sendall(part)
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+            return False
+
+        wait_until(given_up, "end of the connection")
 
 
 # Compression (RFC 7692).
