@@ -194,35 +194,44 @@ func (a *App) register(c *Config, s settings) (*poolRef, error) {
 			return ref, nil
 		}
 	}
-	if err := a.checkSharing(nil, s); err != nil {
-		return nil, err
+	for _, ref := range a.refs {
+		if err := checkSharing(ref.current(), s); err != nil {
+			return nil, err
+		}
 	}
 	ref := newPoolRef(a, c, s)
 	a.refs = append(a.refs, ref)
 	return ref, nil
 }
 
-// checkSharing tells whether an app with these settings, in place of old, can share an interpreter with the others.
-func (a *App) checkSharing(old *poolRef, s settings) error {
-	for _, ref := range a.refs {
-		other := ref.current()
-		if ref != old && s.WorkersRuntime == runtimeThread && other.WorkersRuntime == runtimeThread {
-			if err := checkSharing(other, s); err != nil {
+// checkSharing tells whether apps that are renewed together can share an interpreter with each other and with all others.
+func (a *App) checkSharing(next []*renewal) error {
+	for i, n := range next {
+		for _, other := range next[:i] {
+			if err := checkSharing(other.settings, n.settings); err != nil {
 				return err
+			}
+		}
+		for _, ref := range a.refs {
+			if renewalOf(ref, next) != nil {
+				continue
+			}
+			if err := checkSharing(ref.current(), n.settings); err != nil {
+				return fmt.Errorf("%w; if both have changed, reload all: caddy python-reload", err)
 			}
 		}
 	}
 	return nil
 }
 
-// settings are those of all apps, with s in place of those of ref.
-func (a *App) settings(ref *poolRef, s settings) []settings {
+// settings are those of all apps, with those of the renewals in place of what they are for.
+func (a *App) settings(next []*renewal) []settings {
 	var all []settings
-	for _, other := range a.refs {
-		if other == ref {
-			all = append(all, s)
+	for _, ref := range a.refs {
+		if n := renewalOf(ref, next); n != nil {
+			all = append(all, n.settings)
 		} else {
-			all = append(all, other.current())
+			all = append(all, ref.current())
 		}
 	}
 	return all
@@ -258,7 +267,7 @@ func (a *App) Start() error {
 	}
 	apps.changing.Lock()
 	logs.Store(&a.core)
-	g := newGeneration(a.settings(nil, settings{}))
+	g := newGeneration(a.settings(nil))
 	a.unsettled.Store(g)
 	results := make(chan error)
 	for _, ref := range a.refs {

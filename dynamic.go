@@ -392,7 +392,7 @@ func (d *dynamicApps) refresh() {
 	for _, a := range d.list() {
 		s, err := a.ref.find()
 		if err == nil && s.key() != a.ref.current().key() {
-			err = a.ref.reload()
+			err = reload(a.ref)
 		}
 		if err != nil && !errors.Is(err, errPoolClosed) {
 			a.ref.logger.Error("reloading a python app", zap.Error(err))

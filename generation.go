@@ -8,7 +8,7 @@ import (
 )
 
 // generation is what is imported together by apps whose workers are threads, see python/caddysnake/shared.py: all apps of a
-// config, or one app anew. Only one is under way at a time.
+// config, or some of them anew. Only one is under way at a time.
 type generation struct {
 	number  uint64
 	threads bool     // it has such apps; otherwise there is nothing to do

@@ -190,6 +190,7 @@ func (ref *poolRef) start(g *generation) (err error) {
 	p, err := ref.acquire(context.Background(), g, s, key)
 	switch {
 	case err == nil:
+		key.setLatest()
 		ref.key, ref.held = key, p
 		ref.publish(round, s, p, nil)
 		if ref.autoreload != nil {
@@ -217,7 +218,6 @@ func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key 
 		value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, ref.logger) })
 		switch {
 		case err == nil:
-			key.setLatest()
 			return value.(*pool), nil
 		case !errors.Is(err, errInterrupted) || ctx.Err() != nil || caddy.Exiting():
 			return nil, err
@@ -226,27 +226,59 @@ func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key 
 	}
 }
 
-// reload starts another pool from what the configuration leads to now, gives it to all further requests, and has the old
-// one drain. It returns when the new one serves; if that does not start, the old one goes on, and the error says why.
-func (ref *poolRef) reload() error {
+// renewal is another pool for an app, in place of the one that it has.
+type renewal struct {
+	ref      *poolRef
+	round    uint64   // that of ref when this began
+	settings settings // what the configuration leads to now
+	key      poolKey
+	pool     *pool
+}
+
+// renewalOf is the one among next that is for ref, nil if none is.
+func renewalOf(ref *poolRef, next []*renewal) *renewal {
+	for _, n := range next {
+		if n.ref == ref {
+			return n
+		}
+	}
+	return nil
+}
+
+// reload starts another pool for each of these apps of one config, gives them to all further requests, and has the old ones
+// drain. It returns when the new ones serve; if one does not start, all old ones go on, and the error says why.
+func reload(refs ...*poolRef) error {
 	apps.changing.RLock()
 	defer apps.changing.RUnlock()
-	ref.changing.Lock()
-	defer ref.changing.Unlock()
-	began, round := time.Now(), ref.currentRound()
-	s, key, p, err := ref.renew(context.Background())
-	if err != nil {
+	var next []*renewal
+	for _, ref := range refs { // in the order of App.refs, or two reloads might wait for each other
+		ref.changing.Lock()
+		defer ref.changing.Unlock()
+		next = append(next, &renewal{ref: ref, round: ref.currentRound()})
+	}
+	began := time.Now()
+	if err := renew(context.Background(), next...); err != nil {
 		return err
 	}
-	if !ref.publish(round, s, p, nil) {
-		go ref.drop(key)
+	var errs []error
+	for _, n := range next {
+		errs = append(errs, n.adopt(began))
+	}
+	return errors.Join(errs...)
+}
+
+// adopt has the app's requests go to the new pool. changing is held.
+func (n *renewal) adopt(began time.Time) error {
+	ref := n.ref
+	if !ref.publish(n.round, n.settings, n.pool, nil) {
+		go ref.drop(n.key)
 		return nil // autoreload is about to start what the files have become meanwhile
 	}
 	ref.letGo()
-	ref.key, ref.held = key, p
-	ref.logger.Info("python app reloaded", zap.String("working_dir", s.WorkingDir), zap.Duration("duration", time.Since(began)))
+	ref.key, ref.held = n.key, n.pool
+	ref.logger.Info("python app reloaded", zap.String("working_dir", n.settings.WorkingDir), zap.Duration("duration", time.Since(began)))
 	if ref.autoreload != nil {
-		return ref.autoreload.follow(s.WorkingDir)
+		return ref.autoreload.follow(n.settings.WorkingDir)
 	}
 	return nil
 }
@@ -259,49 +291,60 @@ func (ref *poolRef) restart(ctx context.Context) (settings, error) {
 	ref.changing.Lock()
 	defer ref.changing.Unlock()
 	ref.letGo()
-	round := ref.currentRound()
-	s, key, p, err := ref.renew(ctx)
+	n := &renewal{ref: ref, round: ref.currentRound()}
+	err := renew(ctx, n)
 	if errors.Is(err, errInterrupted) || errors.Is(err, errPoolClosed) {
-		return s, err
+		return n.settings, err
 	}
 	if err != nil {
-		s = ref.current()
-		if !ref.publish(round, s, nil, newFailure(s, err)) {
+		s := ref.current()
+		if !ref.publish(n.round, s, nil, newFailure(s, err)) {
 			return s, errInterrupted
 		}
 		return s, err
 	}
-	ref.key, ref.held = key, p
-	if !ref.publish(round, s, p, nil) {
-		return s, errInterrupted
+	ref.key, ref.held = n.key, n.pool
+	if !ref.publish(n.round, n.settings, n.pool, nil) {
+		return n.settings, errInterrupted
 	}
-	return s, nil
+	return n.settings, nil
 }
 
-// renew starts another pool from what the configuration leads to now. changing is held.
-func (ref *poolRef) renew(ctx context.Context) (settings, poolKey, *pool, error) {
-	if ref.released {
-		return settings{}, poolKey{}, nil, errPoolClosed
+// renew starts other pools for apps of one config from what the configuration leads to now: all, or none. If they are
+// threads, they are one generation. changing of all is held.
+func renew(ctx context.Context, next ...*renewal) (err error) {
+	a := next[0].ref.app
+	for _, n := range next {
+		if n.ref.released {
+			return errPoolClosed
+		}
+		if n.settings, err = n.ref.find(); err != nil {
+			return err
+		}
 	}
-	s, err := ref.find()
-	if err == nil {
-		err = ref.app.checkSharing(ref, s)
-	}
-	if err != nil {
-		return s, poolKey{}, nil, err
+	if err := a.checkSharing(next); err != nil {
+		return err
 	}
 	g := new(generation)
-	if s.WorkersRuntime == runtimeThread {
-		g = newGeneration(ref.app.settings(ref, s))
+	if next[0].settings.WorkersRuntime == runtimeThread {
+		g = newGeneration(a.settings(next))
 	}
-	key := latestKey(s).next()
-	p, err := ref.acquire(ctx, g, s, key)
-	g.settle(err == nil)
-	if err != nil {
-		return s, key, nil, err
+	for i, n := range next {
+		n.key = latestKey(n.settings).next()
+		if n.pool, err = n.ref.acquire(ctx, g, n.settings, n.key); err != nil {
+			for _, started := range next[:i] {
+				started.ref.drop(started.key)
+			}
+			g.settle(false)
+			return err
+		}
 	}
-	p.inUse.Store(true)
-	return s, key, p, nil
+	g.settle(true)
+	for _, n := range next {
+		n.key.setLatest()
+		n.pool.inUse.Store(true)
+	}
+	return nil
 }
 
 // letGo lets go of the pool without waiting for its end. changing is held.
@@ -342,8 +385,8 @@ func (ref *poolRef) drop(key poolKey) {
 	}
 }
 
-// reloadApps reloads the apps with this name ("module:variable"), all if it is "", one after another. The error is an
-// *unknownAppError if there is none, or tells of all that could not be reloaded.
+// reloadApps reloads the apps with this name ("module:variable"), all if it is "": one after another, but those that share
+// an interpreter together. The error is an *unknownAppError if there is none, or tells of all that could not be reloaded.
 func reloadApps(name string) ([]*poolRef, error) {
 	refs := liveRefs()
 	if name != "" {
@@ -355,19 +398,39 @@ func reloadApps(name string) ([]*poolRef, error) {
 	}
 	var reloaded []*poolRef
 	var errs []error
-	for _, ref := range refs {
-		err := ref.reload()
+	for _, group := range sharing(refs) {
+		err := reload(group...)
 		if errors.Is(err, errPoolClosed) { // it has ended since
 			continue
 		}
 		if err != nil {
-			ref.logger.Error("reloading a python app", zap.Error(err))
+			for _, ref := range group {
+				ref.logger.Error("reloading a python app", zap.Error(err))
+			}
 			errs = append(errs, err)
 			continue
 		}
-		reloaded = append(reloaded, ref)
+		reloaded = append(reloaded, group...)
 	}
 	return reloaded, errors.Join(errs...)
+}
+
+// sharing groups apps: those of one config that share an interpreter, in their order, and each other one alone.
+func sharing(refs []*poolRef) [][]*poolRef {
+	var groups [][]*poolRef
+	threads := map[*App]int{} // where their group is
+	for _, ref := range refs {
+		i, found := threads[ref.app]
+		switch thread := ref.current().WorkersRuntime == runtimeThread; {
+		case thread && found:
+			groups[i] = append(groups[i], ref)
+			continue
+		case thread:
+			threads[ref.app] = len(groups)
+		}
+		groups = append(groups, []*poolRef{ref})
+	}
+	return groups
 }
 
 // liveRefs are the apps of the configs that run.

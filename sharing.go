@@ -13,6 +13,9 @@ import (
 // checkSharing tells whether two apps can run as threads of one interpreter: it has one environment, and one module for
 // each name. The interpreters themselves are compared when the apps start, because nothing else can tell.
 func checkSharing(a, b settings) error {
+	if a.WorkersRuntime != runtimeThread || b.WorkersRuntime != runtimeThread {
+		return nil
+	}
 	apps := fmt.Sprintf("python apps %q in %s and %q in %s share one interpreter (workers_runtime thread)",
 		a.App, a.WorkingDir, b.App, b.WorkingDir)
 	if name := differingVariable(a.Env, b.Env); name != "" {

@@ -330,9 +330,75 @@ def test_an_apps_folder_may_be_a_virtual_environment_and_have_caddys_data(
     assert list(home.glob("data/caddy/python/*/caddysnake"))
     assert server.get("/lazy").text == "1"
     write_app(home, "main", "22")
-    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    assert reload_python(server).returncode == 0
     for path in ("/", "/lazy"):
         assert set(versions(server, path)) == {"22"}
+
+
+def reload_python(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`caddy python-reload`."""
+    return server.command("python-reload", *arguments, "--config", str(server.caddyfile))
+
+
+@pytest.mark.expect_errors("reloading a python app", "request error")
+def test_apps_behind_one_link_change_over_together(serve: Servers, tmp_path: Path) -> None:
+    current = tmp_path / "current"
+    for release in ("1", "22"):
+        for module in ("shop", "blog"):
+            write_app(tmp_path / release, module, release)
+    current.symlink_to(tmp_path / "1")
+    server = serve(two_apps(handler("shop", current), handler("blog", current)))
+    assert server.get("/first/lazy").text == "1"
+    current.unlink()
+    current.symlink_to(tmp_path / "22")
+    alone = reload_python(server, "shop:app")
+    assert alone.returncode == 1
+    assert 'both folders have a module "blog"' in alone.stderr
+    assert "reload all: caddy python-reload" in alone.stderr
+    assert set(versions(server, "/first/")) == {"1"}
+    together = reload_python(server)
+    assert together.returncode == 0, together.stderr
+    said = [f"{app}:app reloaded from {tmp_path / '22'}" for app in ("blog", "shop")]
+    assert sorted(together.stdout.splitlines()) == said
+    for path in ("/first/", "/first/lazy", "/first/file", "/second/", "/second/lazy", "/second/file"):
+        assert set(versions(server, path)) == {"22"}, path
+    assert reload_python(server, "blog:app").returncode == 0
+
+
+@pytest.mark.expect_errors("reloading a python app", "request error", "failed to start")
+def test_apps_with_one_env_file_change_over_together(serve: Servers, tmp_path: Path) -> None:
+    common = tmp_path / "common.env"
+    write_app(tmp_path / "a", "shop", "1")
+    write_app(tmp_path / "b", "blog", "1")
+    common.write_text("RELEASE=1\n")
+    setting = f"env_file {common}"
+    server = serve(two_apps(handler("shop", tmp_path / "a", setting), handler("blog", tmp_path / "b", setting)))
+
+    def all_say(release: str) -> None:
+        wait_until(lambda: server.get("/first/release").text == release, "this environment")
+        for path in ("/", "/lazy", "/release"):
+            assert {*versions(server, f"/first{path}"), *versions(server, f"/second{path}")} == {release}, path
+
+    common.write_text("RELEASE=22\n")
+    alone = reload_python(server, "blog:app")
+    assert alone.returncode == 1
+    assert "set RELEASE differently" in alone.stderr
+    assert "reload all: caddy python-reload" in alone.stderr
+    all_say("1")
+
+    write_app(tmp_path / "a", "shop", "22")
+    write_app(tmp_path / "b", "blog", "22")
+    source = (tmp_path / "b" / "blog.py").read_text()
+    (tmp_path / "b" / "blog.py").write_text(source + "\nraise RuntimeError('too new')\n")
+    failed = reload_python(server)
+    assert failed.returncode == 1
+    assert "too new" in failed.stderr
+    all_say("1")
+
+    (tmp_path / "b" / "blog.py").write_text(source)
+    together = reload_python(server)
+    assert together.returncode == 0, together.stderr
+    all_say("22")
 
 
 @pytest.mark.expect_errors("")

@@ -1,7 +1,7 @@
 """What apps in one interpreter share: sys.path, sys.modules, the environment, atexit; and how an app is imported anew.
 
 A *root* is an app's working_dir. A *generation* is a number that Caddy gives what is imported together: all apps of a
-configuration that it loads, or one app anew. A later one is higher, and none begins before the last one has ended. The
+configuration that it loads, or some anew. A later one is higher, and none begins before the last one has ended. The
 first worker of a generation in a root finds none of the root's modules, so it imports them anew, while workers of the
 generation before go on with the module objects that they have. Caddy commits a generation once all of its apps have
 started and it goes on with them, or rolls it back: then sys.modules is as if it had never been.
