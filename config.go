@@ -186,6 +186,14 @@ func wrong(setting, format string, args ...any) error {
 	return &settingError{setting, fmt.Errorf(format, args...)}
 }
 
+// advise is what to do where workers can be processes, or where they cannot.
+func advise(processes, none string) string {
+	if noProcesses != "" {
+		return none
+	}
+	return processes
+}
+
 // resolve checks c against this machine, applies the defaults and replaces placeholders (in c too). It reads files but
 // starts no Python. An error is a *settingError.
 func (c *Config) resolve() (settings, error) {
@@ -413,7 +421,8 @@ func (c *Config) validateRuntime() error {
 	case noThreads != "":
 		return wrong("workers_runtime", "%s", noThreads)
 	case c.Runtime == runtimeGevent || c.ModuleESGI != "":
-		return wrong("workers_runtime", "gevent and ESGI patch a whole process, which with thread would be Caddy's; use process")
+		return wrong("workers_runtime", "gevent and ESGI patch a whole process, which with thread would be Caddy's; %s",
+			advise("use process", "they do not run on Windows, so write the app for WSGI or ASGI, and leave out runtime gevent"))
 	}
 
 	iface, _ := c.app()

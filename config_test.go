@@ -448,3 +448,41 @@ func fakePython(t *testing.T, dir, name string) string {
 	}
 	return path
 }
+
+// Where workers cannot be processes, nothing that does not go with threads tells to make them processes.
+func TestNobodyIsSentToProcessesWhereThereAreNone(t *testing.T) {
+	before := noProcesses
+	noProcesses = "process is not available on Windows"
+	t.Cleanup(func() { noProcesses = before })
+	const patched = "gevent and ESGI patch a whole process, which with thread would be Caddy's; " +
+		"they do not run on Windows, so write the app for WSGI or ASGI, and leave out runtime gevent"
+	for config, want := range map[string]string{
+		`{"module_esgi": "a:b", "workers_runtime": "thread"}`:                      threadError(patched),
+		`{"module_wsgi": "a:b", "workers_runtime": "thread", "runtime": "gevent"}`: threadError(patched),
+		`{"module_wsgi": "a:b", "workers_runtime": "thread", "max_memory": 100000000}`: onlyProcess("max_memory",
+			"a thread's memory is that of Caddy's whole process; remove it"),
+		`{"module_wsgi": "a:b", "workers_runtime": "thread", "max_workers": 2}`: onlyProcess("workers",
+			"a thread costs next to nothing while it is idle, so their number does not change; give one number"),
+	} {
+		var c Config
+		if err := json.Unmarshal([]byte(config), &c); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.prepare(); err == nil || err.Error() != want {
+			t.Errorf("%s\ngot  %v\nwant %s", config, err, want)
+		}
+	}
+
+	dir := folderWith(t, "main.py")
+	thread := settings{App: "main:app", WorkingDir: dir, WorkersRuntime: runtimeThread}
+	variable, folder := thread, thread
+	variable.Env, folder.WorkingDir = []string{"A=1"}, folderWith(t, "main.py")
+	for other, want := range map[*settings]string{
+		&variable: "set A differently: give both the same variables",
+		&folder:   `both folders have a module "main": rename one`,
+	} {
+		if err := checkSharing(thread, *other); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}

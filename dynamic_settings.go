@@ -138,12 +138,8 @@ func (c *Config) validateDynamic() error {
 		}
 	}
 	if dynamic && cmp.Or(c.WorkersRuntime, defaultWorkersRuntime) == runtimeThread {
-		advice := "use process"
-		if noProcesses != "" {
-			advice = "there are none here, so write a handler for each app"
-		}
 		return wrong("workers_runtime", "dynamic apps need processes: all threads share one interpreter, with one module of each name and "+
-			"one environment, and it forgets no app; %s", advice)
+			"one environment, and it forgets no app; %s", advise("use process", "there are none here, so write a handler for each app"))
 	}
 	return c.forRequests(func(setting string, value *string) error {
 		_, behind, found := strings.Cut(*value, placeholderMark)

@@ -51,8 +51,8 @@ func interpreterFor(s settings) (*python, error) {
 		}
 	case !sameFile(e.python.Library, wanted.Library):
 		return nil, fmt.Errorf("%s (Python %s) cannot run in this Caddy, in which Python %s runs since it was started for %q: "+
-			"restart Caddy if all its apps are to use the new one, or set workers_runtime process",
-			s.Python, wanted.Version, e.python.Version, e.app)
+			"restart Caddy if all its apps are to use the new one%s",
+			s.Python, wanted.Version, e.python.Version, e.app, advise(", or set workers_runtime process", ""))
 	}
 	return wanted, nil
 }

@@ -49,8 +49,8 @@ func probe(path string) (*python, error) {
 		return nil, fmt.Errorf("%s is Python %s; workers_runtime thread needs CPython 3.10 or newer: change python_path or venv", path, p.Version)
 	case p.Library == "":
 		return nil, fmt.Errorf("%s has no shared libpython (looked for %s); install it (on Debian and Ubuntu: apt-get install libpython%s; "+
-			"a Python that you build: ./configure --enable-shared), or set workers_runtime process",
-			path, p.Places[0], majorMinor(p.Version))
+			"a Python that you build: ./configure --enable-shared)%s",
+			path, p.Places[0], majorMinor(p.Version), advise(", or set workers_runtime process", ""))
 	}
 	return &p, nil
 }

@@ -21,8 +21,8 @@ import (
 // defaultWorkersRuntime is where workers run when nothing is set.
 const defaultWorkersRuntime = runtimeProcess
 
-// noProcesses says why workers cannot be processes here, "" if they can.
-const noProcesses = ""
+// noProcesses says why workers cannot be processes here, "" if they can. Tests change it.
+var noProcesses = ""
 
 // socketBuffer is how much of what one side sent may wait for the other to read, in bytes.
 const socketBuffer = 512 << 10

@@ -13,7 +13,7 @@ import (
 const defaultWorkersRuntime = runtimeThread
 
 // noProcesses says why workers cannot be processes here.
-const noProcesses = "process is not available on Windows, where workers cannot inherit their connection; use thread, the default"
+var noProcesses = "process is not available on Windows, where workers cannot inherit their connection; use thread, the default"
 
 // launchProcess needs an inherited socketpair, which Windows does not have; the settings refuse it.
 func launchProcess(settings, int, *zap.Logger) (interpreter, wire.Socket, error) {

@@ -63,7 +63,7 @@ func (c *Config) validateRecycling() error {
 	case c.MaxRequestsJitter > 0 && c.MaxRequests == 0:
 		return wrong("max_requests", "there is a jitter (max_requests_jitter) but no max_requests; give both, or none")
 	case c.MaxMemory != 0 && c.WorkersRuntime == runtimeThread:
-		return wrong("max_memory", "a thread's memory is that of Caddy's whole process; remove it, or use workers_runtime process")
+		return wrong("max_memory", "a thread's memory is that of Caddy's whole process; remove it%s", advise(", or use workers_runtime process", ""))
 	case c.MaxMemory != 0 && runtime.GOOS != "linux":
 		return wrong("max_memory", "how much a process holds is known on Linux only; remove it, or use max_requests or max_age")
 	case c.MaxMemory != 0 && c.MaxMemory < leastMemory:

@@ -64,8 +64,8 @@ func (c *Config) validateScaling() error {
 	case c.MaxWorkers > 0 && c.MaxWorkers < c.Workers:
 		return wrong("workers", "at least %d and at most %d is not possible; give the smaller number first", c.Workers, c.MaxWorkers)
 	case c.MaxWorkers > c.Workers && cmp.Or(c.WorkersRuntime, defaultWorkersRuntime) == runtimeThread:
-		return wrong("workers", "a thread costs next to nothing while it is idle, so their number does not change; give one number, "+
-			"or use workers_runtime process")
+		return wrong("workers", "a thread costs next to nothing while it is idle, so their number does not change; give one number%s",
+			advise(", or use workers_runtime process", ""))
 	case c.IdleTimeout < 0:
 		return wrong("idle_timeout", "%s is not possible; give a duration such as 5m", time.Duration(c.IdleTimeout))
 	case c.IdleTimeout > 0 && c.MaxWorkers <= c.Workers:

@@ -19,8 +19,8 @@ func checkSharing(a, b settings) error {
 	apps := fmt.Sprintf("python apps %q in %s and %q in %s share one interpreter (workers_runtime thread)",
 		a.App, a.WorkingDir, b.App, b.WorkingDir)
 	if name := differingVariable(a.Env, b.Env); name != "" {
-		return fmt.Errorf("%s, but env_var and env_file set %s differently: give both the same variables, or set workers_runtime process for one",
-			apps, name)
+		return fmt.Errorf("%s, but env_var and env_file set %s differently: give both the same variables%s",
+			apps, name, advise(", or set workers_runtime process for one", ""))
 	}
 	if a.WorkingDir == b.WorkingDir {
 		return nil
@@ -28,8 +28,8 @@ func checkSharing(a, b settings) error {
 	names := moduleNames(b.WorkingDir, b.App)
 	for _, name := range slices.Sorted(maps.Keys(moduleNames(a.WorkingDir, a.App))) {
 		if names[name] {
-			return fmt.Errorf("%s, but both folders have a module %q: rename one, or set workers_runtime process for one app",
-				apps, name)
+			return fmt.Errorf("%s, but both folders have a module %q: rename one%s",
+				apps, name, advise(", or set workers_runtime process for one app", ""))
 		}
 	}
 	return nil
