@@ -1,4 +1,7 @@
-"""What Caddy must know of an interpreter to run it inside itself: `PYTHON -c <this file>` prints it as JSON."""
+"""What Caddy must know of an interpreter to run it inside itself: `PYTHON -c <this file>` prints it as JSON.
+
+Any Python from 3.6 on can run it, so that Caddy can say that it is too old: what 3.8 cannot evaluate is in quotes.
+"""
 
 import json
 import os
@@ -7,7 +10,7 @@ import sys
 import sysconfig
 
 
-def library_places() -> list[str]:
+def library_places() -> "list[str]":
     """Where the shared library of this interpreter may be, the likeliest first."""
     if sys.platform == "win32":
         free_threaded = "t" if sysconfig.get_config_var("Py_GIL_DISABLED") else ""
@@ -34,7 +37,7 @@ def main() -> None:
         "library": next(filter(os.path.isfile, places), ""),
         "places": places,
         "packages": [path for path in packages if path in sys.path],
-        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        "free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),  # PYTHON_GIL=1 gives it its lock back
     }
     print(json.dumps(found))
 
