@@ -193,17 +193,20 @@ class Shared:
 
 
 def _is_being_imported(module: ModuleType) -> bool:
-    return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+    try:
+        return bool(getattr(getattr(module, "__spec__", None), "_initializing", False))
+    except Exception:  # sys.modules may hold anything
+        return False
 
 
 def _paths(module: ModuleType) -> list[str]:
     """Where a module comes from; a namespace package has several places."""
-    file = getattr(module, "__file__", None)
-    if isinstance(file, str):
-        return [file]
     try:
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            return [file]
         return [path for path in getattr(module, "__path__", ()) if isinstance(path, str)]
-    except Exception:  # sys.modules may hold anything
+    except Exception:  # likewise
         return []
 
 

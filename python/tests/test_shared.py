@@ -165,6 +165,25 @@ def test_a_module_that_is_being_imported_is_imported_to_its_end(
     assert "shared_late" not in sys.modules
 
 
+def test_what_a_package_puts_among_the_modules_is_nobodys_concern(shared: Shared, root: str) -> None:
+    """Such as an object that imports what it stands for when it is looked at, and fails."""
+
+    class Odd:
+        def __init__(self, **known: str) -> None:
+            vars(self).update(known)
+
+        def __getattr__(self, name: str) -> None:
+            raise RuntimeError(name)
+
+    path = os.path.join(root, "shared_odd.py")
+    sys.modules.update(shared_odd=Odd(), shared_odder=Odd(__file__=path))  # type: ignore[arg-type]
+    enter(shared, root, 1)
+    first = load("shared_app")
+    shared.commit(1)
+    enter(shared, root, 2)
+    assert load("shared_app") is not first
+
+
 def test_variables_are_what_they_were_before(shared: Shared, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEPT", "caddy's")
     enter(shared, root, 1, KEPT="1", GONE="1")
