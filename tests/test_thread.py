@@ -401,6 +401,25 @@ def test_apps_with_one_env_file_change_over_together(serve: Servers, tmp_path: P
     all_say("22")
 
 
+@pytest.mark.expect_errors("python app not reloaded")
+def test_an_app_that_reloads_itself_says_that_all_must_be_reloaded(serve: Servers, tmp_path: Path) -> None:
+    common = tmp_path / "common.env"
+    write_app(tmp_path / "a", "shop", "1")
+    write_app(tmp_path / "b", "blog", "1")
+    common.write_text("RELEASE=1\n")
+    setting = f"env_file {common}"
+    shop = handler("shop", tmp_path / "a", setting, "autoreload")
+    server = serve(two_apps(shop, handler("blog", tmp_path / "b", setting)))
+    assert server.get("/first/").text == "1"
+    common.write_text("RELEASE=22\n")
+    write_app(tmp_path / "a", "shop", "22")
+    wait_until(lambda: "reload all: caddy python-reload" in server.get("/first/").text, "advice")
+    assert server.get("/second/release").text == "1"
+    assert reload_python(server).returncode == 0
+    assert (server.get("/first/").text, server.get("/first/release").text) == ("22", "22")
+    assert server.get("/second/release").text == "22"
+
+
 @pytest.mark.expect_errors("")
 def test_a_reload_that_fails_leaves_the_app_with_its_modules(serve: Servers, tmp_path: Path) -> None:
     write_app(tmp_path / "a", "main", "1")
