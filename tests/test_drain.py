@@ -162,4 +162,5 @@ def test_a_lifespan_shutdown_that_does_not_end_is_cut_off_and_the_log_says_so(se
     wait_until(lambda: started(server), "the worker's word")
     assert server.stop() == 0
     assert "worker did not stop in time" in messages(server)
+    assert "worker thread left running, it did not end in time" not in messages(server)
     assert shut_down(server) == set()

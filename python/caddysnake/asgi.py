@@ -76,9 +76,12 @@ async def serve(
     ready()
     if settings["monitor"] is not None:
         settings["monitor"].start(monitor.Loop(server.loop.call_soon_threadsafe, server.end).end)
-    await server.serve()
-    if lifespan is not None:
-        await lifespan.shutdown()
+    try:
+        await server.serve()
+        if lifespan is not None:
+            await server.shut_down(lifespan)
+    finally:
+        server.stop_reading()
     server.flush()
 
 
@@ -109,6 +112,7 @@ class Server:
         self._unsent = memoryview(b"")  # what the socket did not take
         self._stopping = False
         self._finished: asyncio.Future[None] = self.loop.create_future()
+        self._shutdown: asyncio.Future[None] | None = None  # lifespan shutdown, when all is finished
 
     async def serve(self) -> None:
         """Returns when STOP has come and all requests are through, or when Caddy has gone."""
@@ -118,11 +122,17 @@ class Server:
         self.loop.add_reader(self._sock.fileno(), self._on_readable)
         # What came together with START.
         self.loop.call_soon(self._take_frames)
-        try:
-            await self._finished
-        finally:
-            self.loop.remove_reader(self._sock.fileno())
-            self._sock.setblocking(True)
+        await self._finished
+
+    async def shut_down(self, lifespan: Lifespan) -> None:
+        """Runs lifespan shutdown, for as long as Caddy waits for it: nothing else would end it in a thread."""
+        self._shutdown = asyncio.ensure_future(lifespan.shutdown())
+        await self._shutdown
+
+    def stop_reading(self) -> None:
+        """No more frames are taken, and what is sent from now on waits until Caddy has taken it."""
+        self.loop.remove_reader(self._sock.fileno())
+        self._sock.setblocking(True)
 
     def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
         """Adds a frame to what leaves at the end of this turn of the loop."""
@@ -315,6 +325,8 @@ class Server:
     def _lose(self) -> None:
         """Caddy has gone: nobody waits for an answer any more."""
         self.loop.remove_reader(self._sock.fileno())
+        if self._shutdown is not None:
+            self._shutdown.cancel()
         self._stopping = True
         for request in list(self.running):
             request.gone = True
