@@ -186,6 +186,34 @@ def test_handlers_of_faults_stay_gos(serve: Servers) -> None:
     assert interpreter(server)["fault_handlers"] is False
 
 
+# What an app does to the process.
+
+# Moves to another folder at its import, and lets nobody else read what it writes; says where it is.
+MOVED = """
+import os
+
+os.chdir("/")
+os.umask(0o077)
+
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [os.getcwd().encode()]
+"""
+
+
+def test_an_app_in_the_folder_that_caddy_was_started_in_does_not_move_caddy(serve: Servers) -> None:
+    server = serve.new()
+    (server.folder / "main.py").write_text(MOVED)
+    (server.folder / "note.txt").write_text("a note")
+    server.start(f"file_server /note.txt {{\nroot .\n}}\nhandle /app {{\n{handler('main', server.folder)}}}\n")
+    assert server.get("/app").text == "/"
+    assert server.get("/note.txt").text == "a note"
+    assert server.caddy.cwd() == str(server.folder)
+    umask = Path(f"/proc/{server.caddy.pid}/status").read_text().partition("Umask:")[2].split()[0]
+    assert umask != "0077"
+
+
 # Several apps.
 
 

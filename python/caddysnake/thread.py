@@ -124,11 +124,20 @@ class Worker(Thread):
 def _change_directory(path: str) -> str:
     """Makes `path` the current directory of this thread and those that it starts. Returns "", or why it is not.
 
-    It never becomes Caddy's: the relative paths in Caddy's configuration would change their meaning.
+    It never becomes Caddy's: the relative paths in Caddy's configuration would change their meaning. Where Caddy's is
+    `path` already, what the app does later, by os.chdir() and os.umask(), is the threads' own all the same.
     """
+    problem = _leave_caddys()
     with contextlib.suppress(FileNotFoundError):  # Caddy's own has been removed
         if os.getcwd() == path:
             return ""
+    if not problem:
+        os.chdir(path)
+    return problem
+
+
+def _leave_caddys() -> str:
+    """Gives this thread and those that it starts a current directory of their own. Returns "", or why it cannot."""
     if sys.platform != "linux":
         return "on this system all threads of a process have one current directory, which is Caddy's"
     try:
@@ -142,5 +151,4 @@ def _change_directory(path: str) -> str:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     except (ImportError, OSError) as exc:
         return f"this thread cannot have a current directory of its own, the system refuses unshare(CLONE_FS): {exc}"
-    os.chdir(path)
     return ""
