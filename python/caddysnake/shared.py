@@ -19,11 +19,11 @@ import site
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from time import monotonic
 from types import ModuleType
 from typing import Any
 
@@ -50,6 +50,7 @@ class Shared:
         self._committed = 0
         self._env: dict[str, str] = {}  # what apps have set, and what was there (None: nothing)
         self._replaced: dict[str, str | None] = {}
+        self._folders: list[str] = []  # those of PYTHONPATH that sys.path has because of it
         self._exits: dict[tuple[str, int], list[Callable[[], object]]] = {}
         self._register = atexit.register
         atexit.register = self._on_register
@@ -78,12 +79,7 @@ class Shared:
                 before.modules[outdated] = self._forget(outdated) | before.modules.get(outdated, {})
             self._begun[root] = max(generation, self._begun.get(root, 0))
             self._users[root, generation] += 1
-            with contextlib.suppress(ValueError):
-                sys.path.remove(root)
-            sys.path.insert(0, root)
-            for path in filter(None, env.get("PYTHONPATH", "").split(os.pathsep)):
-                if path not in sys.path:
-                    sys.path.insert(1, path)
+            _put_first(root)
             for path in packages:
                 if path not in sys.path:
                     site.addsitedir(path)
@@ -126,6 +122,8 @@ class Shared:
             del self._before[generation]
             self._set_env(before.env)
             users = {root for root, _ in self._users}
+            for root in users:
+                _put_first(root)
             for root, begun in before.begun.items():
                 self._forget(root)
                 if begun is not None and root in users:
@@ -145,8 +143,8 @@ class Shared:
 
         An import fails at its end if its module has left sys.modules.
         """
-        deadline = monotonic() + LATE_IMPORTS
-        while monotonic() < deadline and any(
+        deadline = time.monotonic() + LATE_IMPORTS
+        while time.monotonic() < deadline and any(
             _is_being_imported(module) for root in roots() for module in self._modules(root).values()
         ):
             self._lock.wait(0.01)
@@ -169,6 +167,7 @@ class Shared:
         return found
 
     def _set_env(self, env: dict[str, str]) -> None:
+        """Sets variables, and does what Python does at its start because of them. The apps' folders are to follow."""
         for name in self._env.keys() - env.keys():
             value = self._replaced.pop(name)
             if value is None:
@@ -178,6 +177,13 @@ class Shared:
         for name in env.keys() - self._env.keys():
             self._replaced[name] = os.environ.get(name)
         os.environ.update(env)
+        if hasattr(time, "tzset"):
+            time.tzset()
+        if env.get("PYTHONPATH") != self._env.get("PYTHONPATH"):
+            others = [path for path in sys.path if path not in self._folders]
+            folders = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
+            self._folders = [path for path in folders if path not in others]
+            sys.path[:] = self._folders + others
         self._env = env
 
     def _on_register(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -190,6 +196,13 @@ class Shared:
                 exits.append(functools.partial(func, *args, **kwargs))
                 return func
         return self._register(func, *args, **kwargs)
+
+
+def _put_first(root: str) -> None:
+    """Has modules looked for in `root` before all other folders."""
+    with contextlib.suppress(ValueError):
+        sys.path.remove(root)
+    sys.path.insert(0, root)
 
 
 def _is_being_imported(module: ModuleType) -> bool:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import venv
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -191,6 +192,40 @@ def test_variables_are_what_they_were_before(shared: Shared, root: str, monkeypa
     enter(shared, root, 2)
     assert os.environ["KEPT"] == "caddy's"
     assert "GONE" not in os.environ
+
+
+def test_the_folders_of_pythonpath_come_in_their_order_and_go_with_it(
+    shared: Shared, root: str, tmp_path: Path
+) -> None:
+    folders = [str(tmp_path / name) for name in ("x", "y", "z")]
+    x, y, z = folders
+    before = list(sys.path)
+    enter(shared, root, 1, PYTHONPATH=os.pathsep.join([x, y]))
+    enter(shared, root, 1, PYTHONPATH=os.pathsep.join([x, y]))
+    assert sys.path == [root, x, y, *before]
+    shared.commit(1)
+    enter(shared, root, 2, PYTHONPATH=os.pathsep.join([z, y]))
+    assert sys.path == [root, z, y, *before]
+    shared.leave(root, 2)
+    shared.roll_back(2)
+    assert sys.path == [root, x, y, *before]
+    enter(shared, root, 3)
+    assert sys.path == [root, *before]
+
+
+def test_the_time_zone_is_the_one_that_is_set(shared: Shared, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC0")
+    time.tzset()
+    try:
+        enter(shared, root, 1, TZ="EAST-2")
+        assert time.tzname[0] == "EAST"
+        assert time.localtime().tm_gmtoff == 2 * 3600
+        shared.leave(root, 1)
+        shared.roll_back(1)
+        assert time.localtime().tm_gmtoff == 0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_an_app_that_has_gone_leaves_no_modules_and_no_path(shared: Shared, root: str) -> None:
