@@ -254,6 +254,42 @@ def test_an_app_has_the_packages_of_its_own_virtual_environment(serve: Servers, 
     assert server.get("/second/lazy").text == "a package"
 
 
+@pytest.mark.expect_errors("")
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_a_module_that_is_missing_is_looked_for_in_the_apps_own_folder(
+    serve: Servers, tmp_path: Path, interface: str
+) -> None:
+    """Though another app starts meanwhile: this one's package waits for it."""
+    started = tmp_path / "started"
+    write_app(tmp_path / "a", "shop", "the shop")
+    with open(tmp_path / "a" / "shop.py", "a") as file:
+        file.write(f"{ASGI_SOURCE}\nopen({str(started)!r}, 'w').close()\n")
+    (tmp_path / "b" / "blog").mkdir(parents=True)
+    wait = f"import os, time\nwhile not os.path.exists({str(started)!r}): time.sleep(0.01)\n"
+    (tmp_path / "b" / "blog" / "__init__.py").write_text(wait)
+    site = two_apps(handler("shop", tmp_path / "a"), handler("blog.mian", tmp_path / "b"))
+    said = failed_start(serve, site.replace("module_wsgi", f"module_{interface}"))
+    assert f"neither {tmp_path / 'b' / 'blog' / 'mian'}.py nor" in said
+
+
+@pytest.mark.expect_errors("")
+def test_a_package_that_is_missing_is_said_to_be_in_the_apps_own_environment(
+    serve: Servers, worker: Worker, tmp_path: Path
+) -> None:
+    """And not in that of the app for which the interpreter was started."""
+    write_app(tmp_path / "a", "shop", "the shop")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "blog.py").write_text("import no_such_package\n")
+    environment = tmp_path / "b" / ".venv"
+    subprocess.run([worker.python, "-m", "venv", "--without-pip", environment], check=True)
+    blog = handler("blog", tmp_path / "b").replace("import interpreter", f"venv {environment}\nworkers_runtime thread")
+    server = serve(handler("shop", tmp_path / "a"))
+    result = server.reload(two_apps(handler("shop", tmp_path / "a"), blog))
+    assert "No module named 'no_such_package'" in result.stderr
+    assert str(next(environment.glob("lib/python*/site-packages"))) in result.stderr
+    assert str(worker.python) not in result.stderr
+
+
 def test_two_apps_with_modules_of_one_name_are_refused(serve: Servers, tmp_path: Path) -> None:
     write_app(tmp_path / "a", "main", "a")
     write_app(tmp_path / "b", "main", "b")

@@ -66,7 +66,7 @@ async def serve(
     Raises StartError, or what broke the connection.
     """
     # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
-    app = importer.load(settings["app"], "asgi")
+    app = importer.load(settings)
     server = Server(sock, decoder, app, settings["descriptors"])
     mode = settings["lifespan"]
     lifespan = Lifespan(app, server.log, required=mode == "on") if mode != "off" else None

@@ -9,6 +9,7 @@ import importlib.util
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -17,12 +18,13 @@ from .errors import StartError, describe
 _FORM = '"module:variable", e.g. "main:app", or "main:make_app()" to call a factory'
 
 
-def load(target: str, interface: str) -> Any:
-    """Imports the app that `target` names and checks that it is one for `interface`, "wsgi", "asgi" or "esgi".
+def load(settings: Mapping[str, Any]) -> Any:
+    """Imports the app that START names and checks that it is one for its interface.
 
-    `target` is a dotted module, a colon and a dotted attribute; with "()" behind it the attribute is called without
+    "app" is a dotted module, a colon and a dotted attribute; with "()" behind it the attribute is called without
     arguments and returns the app. Raises StartError; an exception out of the user's own code keeps its traceback.
     """
+    target, interface = settings["app"], settings["interface"]
     directive = f"module_{interface}"
     module_name, colon, path = target.partition(":")
     factory = path.endswith("()")
@@ -33,7 +35,7 @@ def load(target: str, interface: str) -> Any:
         raise StartError(f'{directive} {target!r}: a module is named without ".py": write "{fixed}:{path}"')
     if not colon or not all(name.isidentifier() for name in [*module_name.split("."), *names]):
         raise StartError(f"{directive} {target!r}: it must be {_FORM}")
-    module = _import(module_name, directive, target)
+    module = _import(module_name, directive, settings)
     app = _find(module, names, directive, target)
     if factory:
         if not callable(app):
@@ -49,15 +51,19 @@ def load(target: str, interface: str) -> Any:
     return app
 
 
-def _import(name: str, directive: str, target: str) -> ModuleType:
+def _import(name: str, directive: str, settings: Mapping[str, Any]) -> ModuleType:
+    target, packages = settings["app"], settings["packages"]
     try:
         return importlib.import_module(name)
     except BaseException as exc:  # sys.exit() at import too
         if isinstance(exc, ModuleNotFoundError) and _is_missing(exc, name):
-            raise StartError(_not_found(name, exc.name or name, directive, target)) from None
+            root = settings["working_dir"] or os.getcwd()
+            raise StartError(_not_found(root, exc.name or name, directive, target)) from None
         message, trace = describe(exc)
         hint = ""
-        if isinstance(exc, ModuleNotFoundError):
+        if isinstance(exc, ModuleNotFoundError) and packages:
+            hint = f" (the app's packages are those in {' and '.join(packages)}: is it installed there?)"
+        elif isinstance(exc, ModuleNotFoundError):
             hint = f" (the interpreter is {sys.executable}: is it the one that the app's packages are installed for?)"
         raise StartError(f"{directive} {target!r}: importing {name} raised {message}{hint}", trace) from exc
 
@@ -75,8 +81,7 @@ def _is_missing(exc: ModuleNotFoundError, name: str) -> bool:
     return True
 
 
-def _not_found(name: str, missing: str, directive: str, target: str) -> str:
-    root = sys.path[0] or os.getcwd()
+def _not_found(root: str, missing: str, directive: str, target: str) -> str:
     path = os.path.join(root, *missing.split("."))
     message = f"{directive} {target!r}: there is no module {missing!r}: neither {path}.py nor {path}{os.sep} exists"
     try:

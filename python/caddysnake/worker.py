@@ -6,7 +6,7 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import files, monitor, wire
@@ -18,12 +18,13 @@ def run(
     problem: str = "",
     imported: Callable[[], None] = lambda: None,
     ends: Mapping[str, Any] | None = None,
+    packages: Sequence[str] = (),
 ) -> int:
     """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
 
     `problem` is why the process is not fit for the app's runtime, "" if it is. `imported` is called when the app is
     ready, before the first request. `ends` is what `take_over` has made of the worker's descriptors, if it is not START
-    that names them.
+    that names them. `packages` is where the app's installed packages are; none if the interpreter is the app's own.
 
     Touches nothing of the process: any thread can run one. Raises ProtocolError when Caddy breaks the protocol.
     """
@@ -33,6 +34,7 @@ def run(
     if settings is None:
         return 0
     settings |= take_over(settings) if ends is None else ends
+    settings["packages"] = packages
     serve = {"wsgi": _serve_wsgi, "asgi": _serve_asgi, "esgi": _serve_esgi}[settings["interface"]]
 
     def ready() -> None:
@@ -85,7 +87,7 @@ def _serve_wsgi(
 ) -> None:
     from . import importer, wsgi
 
-    app = importer.load(settings["app"], "wsgi")
+    app = importer.load(settings)
     ready()
     wsgi.serve(sock, decoder, app, settings)
 
@@ -98,7 +100,7 @@ def _serve_esgi(
     def log(level: str, message: str, **fields: str) -> None:
         _tell(sock, wire.log(level, message, **fields))
 
-    esgi.serve(sock, decoder, importer.load(settings["app"], "esgi"), settings, ready, log)
+    esgi.serve(sock, decoder, importer.load(settings), settings, ready, log)
 
 
 def _serve_asgi(

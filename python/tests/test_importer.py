@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
+from caddysnake import importer
+from caddysnake.errors import StartError
 from conftest import Launch
+from driver import settings
 
 FILES = {
     "main.py": """
@@ -168,6 +172,15 @@ def test_a_wrong_target_is_one_line_that_names_the_file_and_the_fix(
     for part in parts:
         assert part.format(folder=folder) in message
     assert trace == ""
+
+
+def test_a_missing_module_is_looked_for_in_working_dir_whatever_other_threads_have_made_of_sys_path(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [str(tmp_path / "other"), *sys.path])
+    with pytest.raises(StartError) as raised:
+        importer.load(settings("mian:app", "wsgi", working_dir=str(folder), packages=()))
+    assert f"neither {folder}/mian.py nor" in str(raised.value)
 
 
 @pytest.mark.parametrize(
