@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import gc
 import importlib
 import os
@@ -24,10 +23,12 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 LATE_IMPORTS = 10.0  # seconds that imports may go on when their modules are to be forgotten
+
+_Exit = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]  # what atexit is to call
 
 
 @dataclass
@@ -40,7 +41,7 @@ class _Before:
 
 
 class Shared:
-    """Keeps the books. Every method may be called from any thread; make one, it takes over `atexit.register`."""
+    """Keeps the books. Every method may be called from any thread; make one, it takes over what `atexit` is told."""
 
     def __init__(self) -> None:
         self._lock = threading.Condition()  # guards what follows; reentrant, for imports under it may run any code
@@ -51,9 +52,9 @@ class Shared:
         self._env: dict[str, str] = {}  # what apps have set, and what was there (None: nothing)
         self._replaced: dict[str, str | None] = {}
         self._folders: list[str] = []  # those of PYTHONPATH that sys.path has because of it
-        self._exits: dict[tuple[str, int], list[Callable[[], object]]] = {}
-        self._register = atexit.register
-        atexit.register = self._on_register
+        self._exits: dict[tuple[str, int], list[_Exit]] = {}
+        self._register, self._unregister = atexit.register, atexit.unregister
+        atexit.register, atexit.unregister = self._on_register, self._on_unregister
 
     def enter(
         self, root: str, generation: int, roots: Collection[str], packages: Iterable[str], env: Mapping[str, str]
@@ -93,8 +94,9 @@ class Shared:
             del self._users[root, generation]
             exits = self._exits.pop((root, generation), [])
         while exits:
+            func, args, kwargs = exits.pop()
             try:
-                exits.pop()()
+                func(*args, **kwargs)
             except BaseException:  # as atexit does
                 traceback.print_exc()
         with self._lock:
@@ -187,15 +189,30 @@ class Shared:
         self._env = env
 
     def _on_register(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        """atexit.register(): what an app's own modules register runs when the app ends; all else, with Caddy's exit."""
-        caller = sys._getframe(1).f_globals
+        """atexit.register(): what an app's own modules register runs when the app ends; all else, with Caddy's exit.
+
+        That is also what a package registers when an app calls it: Sentry keeps its client, and OpenTelemetry its
+        provider, for the app's next version too.
+        """
         with self._lock:
-            root = _owner(str(caller.get("__name__")), str(caller.get("__file__")), self._begun)
+            root = self._root(sys._getframe(1))
             if root is not None:
-                exits = self._exits.setdefault((root, self._begun[root]), [])
-                exits.append(functools.partial(func, *args, **kwargs))
+                self._exits.setdefault((root, self._begun[root]), []).append((func, args, kwargs))
                 return func
         return self._register(func, *args, **kwargs)
+
+    def _on_unregister(self, func: Callable[..., Any], /) -> None:
+        """atexit.unregister(): an app's own modules do not take back what another app's have registered."""
+        with self._lock:
+            root = self._root(sys._getframe(1))
+            for (other, _), exits in self._exits.items():
+                if root in (None, other):
+                    exits[:] = [one for one in exits if one[0] != func]
+        self._unregister(func)
+
+    def _root(self, frame: FrameType) -> str | None:
+        """Returns the root of the app whose module runs in a frame, None if it is no app's."""
+        return _owner(str(frame.f_globals.get("__name__")), str(frame.f_globals.get("__file__")), self._begun)
 
 
 def _put_first(root: str) -> None:

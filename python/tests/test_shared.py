@@ -23,9 +23,9 @@ from driver import DEADLINE, PACKAGE
 
 @pytest.fixture
 def shared() -> Iterator[Shared]:
-    path, register = list(sys.path), atexit.register
+    path, exits = list(sys.path), (atexit.register, atexit.unregister)
     yield Shared()
-    sys.path[:], atexit.register = path, register
+    sys.path[:], (atexit.register, atexit.unregister) = path, exits
     for name in [name for name in sys.modules if name.startswith("shared_")]:
         del sys.modules[name]
 
@@ -311,3 +311,46 @@ def test_what_an_apps_own_modules_register_runs_at_its_end(shared: Shared, root:
     assert (first, second) == ([3, 1], []), "last in, first out, and an error is no reason to stop"
     shared.leave(root, 2)
     assert second == [3, 1]
+
+
+def test_what_a_package_registers_for_an_app_is_not_undone_for_its_next_version(shared: Shared, root: str) -> None:
+    """It may keep one thing for all, as Sentry does its client."""
+    folder = os.path.join(root, "venv", "lib", "site-packages")
+    package = "import atexit\nran = []\ndef once():\n    ran or atexit.register(ran.append, 'closed')\n"
+    Path(folder, "shared_package.py").write_text(package)
+    Path(root, "shared_helper.py").write_text("import shared_package\nshared_package.once()\n")
+    enter(shared, root, 1, packages=(folder,))
+    load("shared_helper")
+    shared.leave(root, 1)
+    ran = load("shared_package").ran
+    assert ran == []
+    atexit.unregister(ran.append)
+
+
+def test_what_an_app_has_unregistered_does_not_run(shared: Shared, root: str) -> None:
+    source = "import atexit\nran, unwanted = [], lambda name: ran.append(name)\n"
+    for call in ("register(ran.append, 1)", "register(unwanted, 2)", "register(unwanted, 3)", "unregister(unwanted)"):
+        source += f"atexit.{call}\n"
+    Path(root, "shared_helper.py").write_text(source)
+    enter(shared, root, 1)
+    shared.commit(1)
+    ran = load("shared_helper").ran
+    shared.leave(root, 1)
+    assert ran == [1]
+
+
+def test_an_app_cannot_unregister_what_another_one_has_registered(
+    shared: Shared, root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    monkeypatch.setattr(builtins, "shared_end", lambda: ran.append(1), raising=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    Path(root, "shared_helper.py").write_text("import atexit\natexit.register(shared_end)\n")
+    (other / "shared_other.py").write_text("import atexit\natexit.unregister(shared_end)\n")
+    enter(shared, root, 1, str(other))
+    enter(shared, str(other), 1, root)
+    load("shared_helper")
+    load("shared_other")
+    shared.leave(root, 1)
+    assert ran == [1]

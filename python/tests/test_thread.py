@@ -17,9 +17,9 @@ from driver import DEADLINE
 
 @pytest.fixture
 def shared() -> Iterator[Shared]:
-    path, register = list(sys.path), atexit.register
+    path, exits = list(sys.path), (atexit.register, atexit.unregister)
     yield Shared()
-    sys.path[:], atexit.register = path, register
+    sys.path[:], (atexit.register, atexit.unregister) = path, exits
 
 
 @pytest.mark.parametrize(("stack", "why"), [(1 << 46, "can't start new thread"), (0, "ValueError")])
