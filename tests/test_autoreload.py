@@ -65,6 +65,21 @@ def test_a_save(serve: Servers, worker: Worker, project: Project, app: str) -> N
         assert {server.get("/").json()["pid"]} == {caddy}, "it reloads in place"
 
 
+@pytest.mark.only_thread
+@pytest.mark.expect_errors("python app not reloaded", "python app does not run")
+def test_a_module_that_a_thread_was_left_with_is_named(serve: Servers, project: Project) -> None:
+    """Nothing ends an import that hangs, nor lets another thread import the module."""
+    server = serve(project.site("autoreload", "start_timeout 1s"))
+    project.module.write_text("import threading\nthreading.Event().wait()\n")
+    server.log.wait_for(lambda entry: "did not start within 1s" in str(entry.get("error")))
+    wait_failed(server)
+    project.write("3")
+    entry = server.log.wait_for(lambda entry: "left behind" in str(entry.get("error")))
+    assert "'version_app' is still being imported by a thread that an earlier start left behind" in entry["error"]
+    assert "restart Caddy" in entry["error"]
+    assert "left behind" in server.get("/").text
+
+
 def test_after_a_save_nobody_gets_old_code(serve: Servers, project: Project) -> None:
     server = serve(project.site("autoreload", workers=1))
     with WebSocket(server) as socket:

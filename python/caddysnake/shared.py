@@ -47,6 +47,7 @@ class Shared:
         self._lock = threading.Condition()  # guards what follows; reentrant, for imports under it may run any code
         self._users: Counter[tuple[str, int]] = Counter()  # live workers by root and generation
         self._begun: dict[str, int] = {}  # the generation whose modules sys.modules has of a root
+        self._unfinished: dict[str, ModuleType] = {}  # by name: what was being imported when it was forgotten
         self._before: dict[int, _Before] = {}  # generations that are neither committed nor rolled back
         self._committed = 0
         self._env: dict[str, str] = {}  # what apps have set, and what was there (None: nothing)
@@ -85,6 +86,20 @@ class Shared:
                 if path not in sys.path:
                     site.addsitedir(path)
 
+    def problem(self, module: str) -> str:
+        """Returns why no worker can import a module now, "" if nothing is known.
+
+        importlib has every other thread wait for the one that imports it.
+        """
+        with self._lock:
+            for name, unfinished in list(self._unfinished.items()):
+                if not _is_being_imported(unfinished):
+                    del self._unfinished[name]
+                elif f"{module}.".startswith(f"{name}."):
+                    thread = "a thread that an earlier start left behind"
+                    return f"module {name!r} is still being imported by {thread}: restart Caddy"
+        return ""
+
     def leave(self, root: str, generation: int) -> None:
         """Takes a worker off the books; the last of its kind runs the atexit functions, and lets go of the modules."""
         with self._lock:
@@ -120,7 +135,8 @@ class Shared:
             before = self._before.get(generation)
             if before is None:
                 return
-            self._await_imports(before.begun.keys)
+            # A worker that has not left has been left behind, and may import for ever.
+            self._await_imports(lambda: [root for root in before.begun if (root, generation) not in self._users])
             del self._before[generation]
             self._set_env(before.env)
             users = {root for root, _ in self._users}
@@ -163,8 +179,10 @@ class Shared:
     def _forget(self, root: str) -> dict[str, ModuleType]:
         """Takes the modules of the app in `root` out of sys.modules and returns them."""
         found = self._modules(root)
-        for name in found:
+        for name, module in found.items():
             sys.modules.pop(name, None)
+            if _is_being_imported(module):
+                self._unfinished[name] = module
         importlib.invalidate_caches()
         return found
 

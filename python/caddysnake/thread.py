@@ -95,7 +95,8 @@ class Worker(Thread):
                 if problem := _change_directory(root):
                     warning = wire.log("warn", "relative file paths do not begin at working_dir", reason=problem)
                     self._sock.sendall(warning)
-                worker.run(self._sock, ends=self._ends, packages=packages)
+                obstacle = self._shared.problem(order["app"].partition(":")[0])
+                worker.run(self._sock, obstacle, ends=self._ends, packages=packages)
             finally:
                 self._shared.leave(root, generation)
         except (wire.ProtocolError, ConnectionError) as exc:

@@ -22,7 +22,7 @@ def run(
 ) -> int:
     """Serves the app that Caddy names on `sock`. Returns an exit status: 0 after STOP or end of file, 1 after FAILED.
 
-    `problem` is why the process is not fit for the app's runtime, "" if it is. `imported` is called when the app is
+    `problem` is why the app cannot run in this process, "" if nothing is known. `imported` is called when the app is
     ready, before the first request. `ends` is what `take_over` has made of the worker's descriptors, if it is not START
     that names them. `packages` is where the app's installed packages are; none if the interpreter is the app's own.
 
