@@ -15,6 +15,7 @@ import pytest
 
 from support.check import Servers
 from support.load import Load
+from support.log import Entry
 from support.memory import MB
 from support.polling import wait_until
 from support.server import Server
@@ -482,6 +483,46 @@ def test_an_app_that_reloads_itself_says_that_all_must_be_reloaded(serve: Server
     assert reload_python(server).returncode == 0
     assert (server.get("/first/").text, server.get("/first/release").text) == ("22", "22")
     assert server.get("/second/release").text == "22"
+
+
+# Starts a thread that ends when it is told to, and one that nobody ends.
+BACKGROUND = """
+import atexit, threading
+
+over = threading.Event()
+atexit.register(over.set)
+
+
+def work(end):
+    end.wait()
+
+
+threading.Thread(target=work, args=(over,), name="tidy", daemon=True).start()
+threading.Thread(target=work, args=(threading.Event(),), name="left by " + VERSION, daemon=True).start()
+"""
+
+
+@pytest.mark.expect_errors("")
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+def test_threads_that_an_app_leaves_behind_are_named(serve: Servers, tmp_path: Path, interface: str) -> None:
+    def write(version: str, more: str = "") -> None:
+        write_app(tmp_path / "a", "main", version)
+        with open(tmp_path / "a" / "main.py", "a") as file:
+            file.write((ASGI_SOURCE if interface == "asgi" else "") + BACKGROUND + more)
+
+    def left(entry: Entry) -> bool:
+        return "threads of the app go on" in str(entry["msg"])
+
+    server = serve.new()
+    write("1")
+    server.start(handler("main", tmp_path / "a").replace("module_wsgi", f"module_{interface}"))
+    write("2", "raise RuntimeError\n")
+    assert reload_python(server).returncode == 1
+    write("3")
+    assert reload_python(server).returncode == 0
+    assert set(server.log.wait_for(left)["threads"].split(", ")) == {"left by 1", "left by 2"}
+    assert server.stop() == 0
+    assert len([entry for entry in server.log.entries() if left(entry)]) == 1
 
 
 @pytest.mark.expect_errors("")

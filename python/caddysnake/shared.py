@@ -26,7 +26,10 @@ from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
 
+from .errors import is_ours
+
 LATE_IMPORTS = 10.0  # seconds that imports may go on when their modules are to be forgotten
+LATE_THREADS = 1.0  # seconds that threads may take to end which an app has told to
 
 _Exit = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]  # what atexit is to call
 
@@ -100,12 +103,15 @@ class Shared:
                     return f"module {name!r} is still being imported by {thread}: restart Caddy"
         return ""
 
-    def leave(self, root: str, generation: int) -> None:
-        """Takes a worker off the books; the last of its kind runs the atexit functions, and lets go of the modules."""
+    def leave(self, root: str, generation: int) -> list[str]:
+        """Takes a worker off the books; the last of its kind runs the atexit functions, and lets go of the modules.
+
+        Returns the names of threads that go on all the same, in the code of a version that another one has replaced.
+        """
         with self._lock:
             self._users[root, generation] -= 1
             if self._users[root, generation]:
-                return
+                return []
             del self._users[root, generation]
             exits = self._exits.pop((root, generation), [])
         while exits:
@@ -121,7 +127,15 @@ class Shared:
                 sys.path_importer_cache.pop(root, None)
                 with contextlib.suppress(ValueError):
                     sys.path.remove(root)
+                threads = []
+            else:
+                threads = self._outdated_threads(root) if generation != self._begun[root] else []
         gc.collect()
+        deadline = time.monotonic() + LATE_THREADS
+        while threads and time.monotonic() < deadline:
+            time.sleep(0.01)
+            threads = [thread for thread in threads if thread in threading.enumerate()]
+        return [thread.name for thread in threads]
 
     def commit(self, generation: int) -> None:
         """The generation has started, and Caddy goes on with it: lets go of the modules that it has replaced."""
@@ -184,6 +198,20 @@ class Shared:
             if _is_being_imported(module):
                 self._unfinished[name] = module
         importlib.invalidate_caches()
+        return found
+
+    def _outdated_threads(self, root: str) -> list[threading.Thread]:
+        """Returns the threads that are no worker's and run modules of the app in `root` that others have replaced."""
+        frames = sys._current_frames()
+        found = []
+        for thread in threading.enumerate():
+            outdated, frame = False, frames.get(thread.ident or 0)
+            while frame is not None and not is_ours(frame):
+                module = sys.modules.get(str(frame.f_globals.get("__name__")))
+                outdated |= self._root(frame) == root and getattr(module, "__dict__", None) is not frame.f_globals
+                frame = frame.f_back
+            if outdated and frame is None:
+                found.append(thread)
         return found
 
     def _set_env(self, env: dict[str, str]) -> None:

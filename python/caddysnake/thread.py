@@ -98,7 +98,10 @@ class Worker(Thread):
                 obstacle = self._shared.problem(order["app"].partition(":")[0])
                 worker.run(self._sock, obstacle, ends=self._ends, packages=packages)
             finally:
-                self._shared.leave(root, generation)
+                if threads := self._shared.leave(root, generation):
+                    message = "threads of the app go on after the end of their version"
+                    with contextlib.suppress(OSError):  # Caddy has gone, or takes nothing any more
+                        self._sock.sendall(wire.log("warn", message, threads=", ".join(threads)))
         except (wire.ProtocolError, ConnectionError) as exc:
             print(f"caddysnake: the connection to Caddy is broken: {exc}", file=sys.stderr)
         except BaseException:
