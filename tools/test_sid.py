@@ -26,6 +26,7 @@ TESTS = (
     "test_gevent.py",
     "test_lifecycle.py",
     "test_thread.py",
+    "test_thread_reload.py",
     "test_websocket_apps.py",
 )
 

@@ -23,7 +23,7 @@ REASONS = {
     "test_lifecycle.py::test_post_of_a_killed_worker_gets_502_and_no_other_request_notices": _KILL,
     "test_lifecycle.py::test_workers_end_when_caddy_is_killed": "there is no process that could stay",
     "test_lifecycle.py::test_reload_of_the_app_drops_no_request": (
-        "it tells old workers from new ones by their process; test_thread.py tells them by their modules"
+        "it tells old workers from new ones by their process; test_thread_reload.py tells them by their modules"
     ),
     "test_recycling.py::test_memory": "the process is Caddy's own, and so is its memory",
     "threats/test_tenants.py::*": "dynamic apps need processes",
