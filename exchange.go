@@ -248,12 +248,17 @@ func (e *exchange) prepare() {
 // takeHead puts the app's headers beside those that other handlers have set, and returns the status. Until the response
 // begins, takeBackHead can undo that.
 func (e *exchange) takeHead(head []byte) (status int, err error) {
+	return setHeaders(e.keepHead(), head)
+}
+
+// keepHead remembers the headers that other handlers have set, for takeBackHead, and returns them for the app's to be added.
+func (e *exchange) keepHead() http.Header {
 	header := e.w.Header()
 	e.taken, e.given, e.server = true, nil, header["Server"]
 	if len(header) > 1 || len(header) == 1 && e.server == nil { // most often it is not worth a copy
 		e.given = maps.Clone(header)
 	}
-	return setHeaders(header, head)
+	return header
 }
 
 // takeBackHead removes what the app has set: what follows is not its response.

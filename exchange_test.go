@@ -142,7 +142,15 @@ func (w *fakeWorker) Kill()                   { _ = w.rw.Close() }
 
 // responseHead is the head of a RESPONSE.
 func responseHead(status int64, headers ...[2]string) []byte {
-	b := marshal.AppendInt(marshal.AppendTuple(nil, 2), status)
+	return appendHeaderList(marshal.AppendInt(marshal.AppendTuple(nil, 2), status), headers)
+}
+
+// acceptHead is the head of an ACCEPT.
+func acceptHead(subprotocol string, headers ...[2]string) []byte {
+	return appendHeaderList(marshal.AppendString(marshal.AppendTuple(nil, 2), subprotocol), headers)
+}
+
+func appendHeaderList(b []byte, headers [][2]string) []byte {
 	b = marshal.AppendList(b, len(headers))
 	for _, header := range headers {
 		b = marshal.AppendBytes(marshal.AppendBytes(marshal.AppendTuple(b, 2), header[0]), header[1])
@@ -299,6 +307,7 @@ func TestExchangeTakesBackTheHeadersOfAResponseThatCannotBePassedOn(t *testing.T
 		"header":     {Type: wire.Response, End: true, Head: head, Data: []byte("hello")},
 		"early hint": {Type: wire.Hint, Data: []byte("</style.css>\x01")},
 		"file":       {Type: wire.File, End: true, Head: responseHead(200)},
+		"accept":     {Type: wire.Accept, Head: acceptHead("\x01", [2]string{"set-cookie", "a=b"})},
 	} {
 		p := testPool(t, settings{Interface: interfaceASGI}, func(f wire.Frame) ([]wire.Frame, error) {
 			if f.Type == wire.Reset {

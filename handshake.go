@@ -89,10 +89,11 @@ func subprotocols(r *http.Request) []string {
 // accept completes the handshake. From then on the WebSocket owns the stream. Over HTTP/1 it also owns the connection, and
 // relays in a goroutine of its own so that all that a request holds is let go of; HTTP/2 needs the handler to stay.
 func (e *exchange) accept(w *worker, stream *wire.Stream, f wire.Frame) error {
-	header := e.w.Header()
+	header := e.keepHead()
 	subprotocol, err := readAccept(header, f.Head)
 	if err != nil {
 		e.logAppError(w, err.Error(), "")
+		e.takeBackHead()
 		return caddyhttp.Error(http.StatusInternalServerError, err)
 	}
 	if subprotocol != "" {
