@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import index
 from typing import Any
 
 from . import files, wire
@@ -210,7 +211,7 @@ class HTTPProtocol:
 
         Raises ValueError if the file has no such range, and what `response_file` raises.
         """
-        self._respond_file(status, headers, path, start, end)
+        self._respond_file(status, headers, path, index(start), index(end))
 
     def response_stream(self, status: int, headers: ResponseHeaders) -> HTTPTransport:
         """Sends status and headers, and returns the transport for the body, which ends when the app returns.

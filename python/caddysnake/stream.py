@@ -132,10 +132,10 @@ class Stream:
         """
         if self.gone:
             raise ClientGone("the client has gone")
+        data = part.data()
+        prefix = pack_header(len(head) + len(data), self.id, len(head) << 8 | wire.FILE | END)
         channel.send(self.id, part.descriptor)
         if self._close():
-            data = part.data()
-            prefix = pack_header(len(head) + len(data), self.id, len(head) << 8 | wire.FILE | END)
             self.scheduler.put(self, prefix, head, data, True)
 
     def close(self, frame: bytes) -> None:

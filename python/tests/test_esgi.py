@@ -198,6 +198,8 @@ def test_a_file(worker: Worker, tmp_path: Path) -> None:
         (("file", -1, 2), "has 4 bytes, not the range from -1 to 2"),
         (("file", 3, 2), "has 4 bytes, not the range from 3 to 2"),
         (("file", 0, 5), "has 4 bytes, not the range from 0 to 5"),
+        (("file", 0, 2.0), "TypeError: "),
+        (("file", 0, None), "TypeError: "),
     ],
 )
 def test_a_file_that_cannot_be_sent_raises_and_another_response_may_follow(
