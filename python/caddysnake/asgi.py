@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from marshal import dumps
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from . import extensions, importer, monitor, tasks, wire
 from .errors import Place, StartError, places
 from .exchange import ClientGone, Exchange
 from .files import Channel
-from .headers import ByteHeaders
+from .headers import ByteHeaders, byte_head
 from .lifespan import Lifespan
 from .wire import END, HEADER_SIZE, MAX_DATA, newest, pack_header
 
@@ -417,10 +416,12 @@ class Request(Exchange):
                 raise ValueError(f"the status of a response is 200 or more, not {status}")
             server = self.server
             headers = server.headers.check(message.get("headers", ()))
-            if message.get("trailers"):
-                self.trailers = []
+            trailers = message.get("trailers")
+            if trailers:
                 headers = extensions.before_trailers(headers)
-            self.head = dumps((status, headers), wire.MARSHAL_VERSION)
+            self.head = byte_head((status, headers))
+            if trailers:
+                self.trailers = []
             self._started = self._open = True
             server.starts.append(self)
             server.flush_soon()

@@ -255,8 +255,9 @@ class HTTPProtocol:
                     checked.append(("Content-Length", str(size)))
             elif length != size and not self._is_head:
                 raise ValueError(f"Content-Length: {length} for a body of {size} bytes")
+        head = text_head(int(status), checked)
         self._responded = True
-        return text_head(int(status), checked), length
+        return head, length
 
     def _respond(self, status: int, headers: ResponseHeaders, body: bytes) -> None:
         head, _ = self._begin(status, headers, len(body))

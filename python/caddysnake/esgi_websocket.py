@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .esgi import AlreadyResponded, ClientGone, Closed, Error, Headers, ResponseHeaders, encode, to_bytes
-from .messages import BROKEN, LOST, NORMAL, Messages, check_code
+from .headers import check_subprotocol, text_head
+from .messages import BROKEN, LOST, NORMAL, Messages, check_code, cut_reason
 from .stream import Scheduler, Stream
 from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, pack_header
 
@@ -70,10 +71,10 @@ class WebSocket(Stream):
         except BaseException as exc:  # SystemExit too: a request must not end its worker
             self.fail(exc)
 
-    def accept(self, subprotocol: str, headers: list[tuple[str, str]]) -> None:
+    def accept(self, head: bytes) -> None:
         """Sends ACCEPT."""
         self.accepted = True
-        self.scheduler.put(self, wire.frame(wire.ACCEPT, self.id, (subprotocol, headers)))
+        self.scheduler.put(self, pack_header(len(head), self.id, len(head) << 8 | wire.ACCEPT), head)
 
     def take_message(self) -> Message:
         """Waits for the next message, or for the end."""
@@ -192,15 +193,14 @@ class WebSocketProtocol:
         socket = self._socket
         if socket.accepted or socket.closed:
             raise AlreadyResponded("a handshake has one answer")
-        if not isinstance(subprotocol, str | None):
-            raise TypeError(f"a subprotocol is a str, not {type(subprotocol).__name__}")
+        chosen = check_subprotocol(subprotocol)
         checked, _ = self._worker.headers.check(list(headers))
         for name, _ in checked:
             if name.lower().startswith("sec-websocket-"):
                 raise ValueError(f"the header {name} is the server's own")
         if socket.gone:
             raise ClientGone("the client has gone")
-        socket.accept(subprotocol or "", checked)
+        socket.accept(text_head(chosen, checked))
         return WebSocketTransport(socket)
 
     def close(self, code: int = NORMAL, reason: str = "") -> None:
@@ -237,5 +237,4 @@ def _close(socket: WebSocket, code: int, reason: str) -> None:
     if not isinstance(code, int):
         raise TypeError(f"a close code is an int, not {type(code).__name__}")
     check_code(code)
-    encode(reason)  # for what it raises
-    socket.close_with(int(code), reason)
+    socket.close_with(int(code), cut_reason(reason))

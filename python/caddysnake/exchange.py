@@ -97,5 +97,6 @@ class Exchange:
         await waiter
 
     def _close(self, kind: int, head: object) -> None:
+        frame = wire.frame(kind, self.stream, head)
         self.end()
-        self.server.put(wire.frame(kind, self.stream, head), b"", b"")
+        self.server.put(frame, b"", b"")

@@ -6,13 +6,12 @@ import asyncio
 import io
 import os
 from collections.abc import Awaitable, Callable
-from marshal import dumps
 from operator import index
 from typing import TYPE_CHECKING, Any
 
 from . import files, wire
 from .files import FILE_COST, Part
-from .headers import check_trailer, has_control
+from .headers import byte_head, check_trailer, has_control
 
 if TYPE_CHECKING:
     from .asgi import Request
@@ -75,7 +74,7 @@ async def _early_hint(request: Request, message: dict[str, Any]) -> None:
     links = [bytes(link) for link in message["links"]]
     for link in links:
         if has_control(link.decode("latin-1")):
-            raise ValueError(f"illegal link in an early hint: {link!r} has a CR, LF or NUL")
+            raise ValueError(f"illegal link in an early hint: {link!r} has a control character")
     data = b"\n".join(links)
     if len(data) > wire.MAX_DATA:
         raise ValueError(f"the links of an early hint have {len(data)} bytes, at most {wire.MAX_DATA} are allowed")
@@ -96,9 +95,10 @@ async def _trailers(request: Request, message: dict[str, Any]) -> None:
         check_trailer(name)
     trailers += checked
     if not message.get("more_trailers", False):
+        head = byte_head(trailers)
         request.send_start()
         request.end()
-        request.put(wire.TRAILERS | wire.END, dumps(trailers, wire.MARSHAL_VERSION), b"")
+        request.put(wire.TRAILERS | wire.END, head, b"")
 
 
 _HANDLERS: dict[str, Callable[[Request, dict[str, Any]], Awaitable[None]]] = {

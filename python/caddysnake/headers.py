@@ -1,8 +1,8 @@
 """Which response headers an app may send (RFC 9110 section 5, PEP 3333, ASGI HTTP), checked once per distinct header.
 
-A name is a token; a value has no CR, LF or NUL. Headers about the connection are Caddy's own business (PEP 3333 "Other
-HTTP Features" forbids them, ASGI has the server ignore them): they are left out, so that an app that sets
-`Connection` works as it did behind other servers.
+A name is a token; a value has no control character but tabs. Headers about the connection are Caddy's own business
+(PEP 3333 "Other HTTP Features" forbids them, ASGI has the server ignore them): they are left out, so that an app that
+sets `Connection` works as it did behind other servers.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ _NOT_TRAILERS = frozenset(
     | {"www-authenticate"}
 )
 
+MAX_HEAD = 1 << 20  # bytes that the headers of a response may have together
+
 BODYLESS = (204, 304)  # RFC 9110: a response with such a status has no content; one to HEAD has none either
+
+_Pairs = list[tuple[bytes, bytes]]
 
 _CACHE = 2048  # distinct headers remembered by one worker
 _CACHED_VALUE = 256  # longest value remembered
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-has_control = re.compile(r"[\r\n\0]").search
+has_control = re.compile(r"[\0-\x08\n-\x1f\x7f]").search  # all but the tab: Caddy refuses the same ones
 
 
 class TextHeaders:
@@ -57,8 +61,11 @@ class TextHeaders:
             for pair in headers:
                 size = known[pair]
                 if size is not None:
+                    if length is not None and size != length:
+                        break
                     length = size
-            return list(headers), length
+            else:
+                return list(headers), length
         except (KeyError, TypeError):
             pass  # and out of the handler: the traceback of a wrong header begins with the app's call
         return self._check_slowly(headers)
@@ -77,7 +84,9 @@ class TextHeaders:
             if (lower := name.lower()) in HOP_BY_HOP or lower == "trailer":  # WSGI has no trailers to announce
                 continue
             size = content_length(value) if lower == "content-length" else None
-            length = length if size is None else size
+            if size is not None:
+                check_lengths(size, length)
+                length = size
             result.append((name, value))
             if len(value) <= _CACHED_VALUE:
                 if len(self._known) >= _CACHE:
@@ -89,10 +98,11 @@ class TextHeaders:
 class ByteHeaders:
     """The headers of ASGI responses: a cache from a pair to the same with its name in lower case. One per worker."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_lengths")
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
+        self._lengths: set[tuple[bytes, bytes]] = set()  # those of them that are a Content-Length
 
     def check(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
         """Returns a new list to send. Raises TypeError or ValueError that names the header and what is wrong."""
@@ -100,13 +110,16 @@ class ByteHeaders:
             headers = list(headers)  # it may be a generator
         known = self._known
         try:
-            return [known[pair] for pair in headers]
+            result = [known[pair] for pair in headers]
+            if len(self._lengths.intersection(headers)) < 2:
+                return result
         except (KeyError, TypeError):
             pass
         return self._check_slowly(headers)
 
     def _check_slowly(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
         result = []
+        length = None
         for pair in headers:
             try:
                 name, value = pair
@@ -120,23 +133,43 @@ class ByteHeaders:
             check_pair(name.decode("latin-1"), value.decode("latin-1"))
             if name.decode("latin-1") in HOP_BY_HOP:
                 continue
-            if name == b"content-length":
-                content_length(value.decode("latin-1"))
+            size = content_length(value.decode("latin-1")) if name == b"content-length" else None
+            if size is not None:
+                check_lengths(size, length)
+                length = size
             result.append((name, value))
             if len(value) <= _CACHED_VALUE:
                 if len(self._known) >= _CACHE:
                     self._known.clear()
-                self._known[bytes(pair[0]), value] = (name, value)
+                    self._lengths.clear()
+                given = (bytes(pair[0]), value)
+                self._known[given] = (name, value)
+                if size is not None:
+                    self._lengths.add(given)
         return result
 
 
-def text_head(status: int, headers: list[tuple[str, str]]) -> bytes:
-    """Returns the head of a RESPONSE, of headers that `TextHeaders.check` has returned."""
+def text_head(first: int | str, headers: list[tuple[str, str]]) -> bytes:
+    """Returns the head of a RESPONSE or ACCEPT, of headers that `TextHeaders.check` has returned. Raises ValueError if
+    they are too large.
+    """
     try:
-        return dumps((status, headers), MARSHAL_VERSION)
+        head = dumps((first, headers), MARSHAL_VERSION)
     except ValueError:  # a subclass of str, equal to a header that has been checked
         plain = [(str.__str__(name), str.__str__(value)) for name, value in headers]
-        return dumps((status, plain), MARSHAL_VERSION)
+        head = dumps((first, plain), MARSHAL_VERSION)
+    return _bounded(head)
+
+
+def byte_head(head: tuple[int | str, _Pairs] | _Pairs) -> bytes:
+    """Returns a head with headers that `ByteHeaders.check` has returned. Raises ValueError if they are too large."""
+    return _bounded(dumps(head, MARSHAL_VERSION))
+
+
+def _bounded(head: bytes) -> bytes:
+    if len(head) > MAX_HEAD:  # a frame over its cap would end the worker
+        raise ValueError(f"the headers of a response have {len(head)} bytes, at most {MAX_HEAD} are allowed")
+    return head
 
 
 def check_pair(name: str, value: str) -> None:
@@ -144,11 +177,29 @@ def check_pair(name: str, value: str) -> None:
     if not _is_token(name):
         raise ValueError(f"illegal name of a response header: {name!r}")
     if has_control(value):
-        raise ValueError(f"illegal value of the response header {name}: {value!r} has a CR, LF or NUL")
+        raise ValueError(f"illegal value of the response header {name}: {value!r} has a control character")
     try:
         value.encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ValueError(f"illegal value of the response header {name}: {describe(exc)[0]}") from None
+
+
+def check_lengths(size: int, other: int | None) -> None:
+    """Raises ValueError if a Content-Length is another one than that before it, None if there is none."""
+    if other is not None and size != other:
+        raise ValueError(f"a response with two lengths, Content-Length: {other} and {size}")
+
+
+def check_subprotocol(subprotocol: object) -> str:
+    """Returns the subprotocol of a WebSocket, "" for None. Raises TypeError, or ValueError if it is no token."""
+    if subprotocol is None:
+        return ""
+    if not isinstance(subprotocol, str):
+        raise TypeError(f"a subprotocol is a str, not {type(subprotocol).__name__}")
+    plain = str.__str__(subprotocol)  # a subclass of str cannot be marshalled
+    if plain and not _is_token(plain):
+        raise ValueError(f"illegal subprotocol: {plain!r}")
+    return plain
 
 
 def check_trailer(name: bytes) -> None:

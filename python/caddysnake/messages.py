@@ -8,6 +8,7 @@ NORMAL = 1000  # close codes: RFC 6455 section 7.4.1
 LOST = 1006
 BROKEN = 1011
 
+_MAX_REASON = 123  # bytes: what a Close has room for
 _RESERVED = frozenset({1004, 1005, 1006, 1015})  # codes that are never sent
 
 
@@ -78,3 +79,10 @@ def check_code(code: int) -> None:
     """Raises ValueError if `code` is not one that may be sent."""
     if not 1000 <= code <= 4999 or code in _RESERVED:
         raise ValueError(f"a WebSocket cannot be closed with code {code}")
+
+
+def cut_reason(reason: str) -> str:
+    """Returns the reason of a close as far as there is room for it. Raises TypeError, or ValueError for a surrogate."""
+    if not isinstance(reason, str):
+        raise TypeError(f"the reason of a close is a str, not {type(reason).__name__}")
+    return reason.encode()[:_MAX_REASON].decode(errors="ignore")

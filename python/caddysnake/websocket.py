@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from . import wire
 from .asgi import Request
 from .exchange import ClientGone, Exchange
-from .messages import BROKEN, LOST, NORMAL, Messages, check_code
+from .headers import byte_head, check_subprotocol
+from .messages import BROKEN, LOST, NORMAL, Messages, check_code, cut_reason
 from .wire import BINARY, END, MAX_DATA, MESSAGE_COST, TEXT, pack_header
 
 if TYPE_CHECKING:
@@ -132,15 +133,14 @@ class WebSocket(Exchange):
         self._check_open("websocket.accept")
         if self._accepted:
             raise RuntimeError("websocket.accept was sent twice")
-        subprotocol = message.get("subprotocol")
-        if not isinstance(subprotocol, str | None):
-            raise TypeError(f"the subprotocol of websocket.accept is a str, not {type(subprotocol).__name__}")
+        subprotocol = check_subprotocol(message.get("subprotocol"))
         headers = self.server.headers.check(message.get("headers") or ())
         for name, _ in headers:
             if name.startswith(b"sec-websocket-"):
                 raise ValueError(f"the header {name.decode()} is the server's own")
+        head = byte_head((subprotocol, headers))
         self._accepted = True
-        self.server.put(wire.frame(wire.ACCEPT, self.stream, (str(subprotocol or ""), headers)), b"", b"")
+        self.server.put(pack_header(len(head), self.stream, len(head) << 8 | wire.ACCEPT), head, b"")
 
     async def _deny(self, message: dict[str, Any]) -> None:
         """Rejects the handshake with a response ("Websocket Denial Response")."""
@@ -223,7 +223,8 @@ def _content(message: dict[str, Any]) -> tuple[int, bytes]:
 
 
 def _closing(message: dict[str, Any]) -> tuple[int, str]:
-    """Returns the code and reason of websocket.close. Raises ValueError for a code that may not be sent."""
+    """Returns the code and reason of websocket.close. Raises ValueError for what may not be sent."""
     code = int(message.get("code") or NORMAL)
     check_code(code)
-    return code, str(message.get("reason") or "")
+    reason = message.get("reason") or ""
+    return code, cut_reason(reason if isinstance(reason, str) else str(reason))  # FastAPI gives a list of errors

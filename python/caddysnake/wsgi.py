@@ -265,8 +265,9 @@ class Request(Stream):
             self._start(block, last)
 
     def _start(self, block: bytes, end: bool) -> None:
+        head = text_head(self._status, self._headers)
         self._started = True
-        self.send(text_head(self._status, self._headers), block, end)
+        self.send(head, block, end)
 
     def _finish(self) -> None:
         """Ends the response when the app has given all of it."""

@@ -128,6 +128,22 @@ def test_ends(worker: Worker) -> None:
     assert (got.kind, got.head) == (CLOSE, (1000, ""))
 
 
+def test_subclasses_of_str_are_sent(worker: Worker) -> None:
+    for _ in range(2):
+        stream = shake_hands(worker, "/ws/words")
+        assert worker.next(stream).head == ("chat", [("x-room", "1")])
+        assert worker.next(stream).head == (4000, "bye")
+
+
+def test_what_was_refused_has_done_nothing_and_a_long_reason_is_cut_between_characters(worker: Worker) -> None:
+    worker.get("/events")
+    stream = shake_hands(worker, "/ws/refused")
+    assert worker.next(stream).head == ("chat", [])
+    assert worker.next(stream).head == (4000, "é" * 61)
+    errors = worker.get("/events").body.decode().split()
+    assert errors == [*["ValueError"] * 3, "TypeError", "ValueError", "TypeError", "UnicodeEncodeError"]
+
+
 def test_stop_ends_a_websocket_whose_client_has_been_told(launch: Launch) -> None:
     worker = launch("esgi_apps:app", "esgi").start()
     stream = connect(worker, "/ws/echo")

@@ -137,9 +137,22 @@ def test_types_that_are_like_the_ones_asked_for(worker: Worker) -> None:
     assert received == [(BINARY, b"array"), (BINARY, b"view"), (BINARY, b""), (TEXT, b"")]
 
 
+def test_subclasses_of_str_are_sent(worker: Worker) -> None:
+    stream = shake_hands(worker, "/words")
+    assert worker.next(stream).head == ("chat", [])
+    assert worker.next(stream).head == (4000, "bye")
+
+
+@pytest.mark.parametrize("subprotocol", ["not a token", "chat, talk", "ch\xe4t", b"chat"])
+def test_a_subprotocol_is_a_token(worker: Worker, subprotocol: Any) -> None:
+    stream = connect(worker, "/try_again", **{"test.accept": {"subprotocol": subprotocol}})
+    assert b"subprotocol" in message(worker, stream)[1]
+
+
 @pytest.mark.parametrize(
     ("headers", "error"),
     [
+        ([(b"x-large", b"a" * (1 << 20))], "ValueError: the headers of a response have 1048"),
         ([(b"sec-websocket-protocol", b"chat")], "ValueError: the header sec-websocket-protocol is the server's own"),
         ([(b"Sec-WebSocket-Extensions", b"x")], "ValueError: the header sec-websocket-extensions is the server's own"),
         ([(b"x-evil", b"a\r\nb: c")], "ValueError: illegal value of the response header x-evil"),
@@ -150,7 +163,7 @@ def test_types_that_are_like_the_ones_asked_for(worker: Worker) -> None:
 def test_headers_that_cannot_be_sent_are_refused_and_the_app_may_try_again(
     worker: Worker, headers: list[Any], error: str
 ) -> None:
-    stream = connect(worker, "/try_again", **{"test.headers": headers})
+    stream = connect(worker, "/try_again", **{"test.accept": {"headers": headers}})
     kind, data = message(worker, stream)
     assert (kind, data.decode()[: len(error)]) == (TEXT, error)
 
@@ -438,6 +451,12 @@ def test_codes_that_may_not_be_sent(worker: Worker, code: int) -> None:
     got = worker.response(sending(worker, ACCEPTED, {**CLOSED, "code": code}))
     assert got.error is not None
     assert got.error[0] == f"ValueError: a WebSocket cannot be closed with code {code}"
+
+
+@pytest.mark.parametrize(("given", "sent"), [("é" * 100, "é" * 61), ([1, 2], "[1, 2]")])
+def test_a_long_reason_is_cut_between_characters_and_a_list_is_one(worker: Worker, given: Any, sent: str) -> None:
+    stream = sending(worker, ACCEPTED, {**CLOSED, "reason": given})
+    assert [worker.next(stream).head for _ in range(2)][1] == (1000, sent)
 
 
 def test_an_app_that_returns_has_closed_normally(worker: Worker) -> None:

@@ -2,7 +2,7 @@
 
     /echo     answers with the body of the request, and with its query string in the header X-Nonce
     /respond  answers with the status, header name and value that the query string gives, as bytes in latin-1;
-              /respond/utf-8 takes them for UTF-8
+              /respond/utf-8 takes them for UTF-8; `times` repeats the value
     /blocks   answers with as many bytes as the query string says, in blocks of 64 KiB
     /frame    writes the bytes in the query string where the worker's own frames go
     /process  answers with the environment variables and arguments of the worker's process
@@ -178,7 +178,8 @@ def _process() -> bytes:
 def _response(query: str, path: str) -> tuple[str, str, str]:
     """The status, name and value in a query string: one part is what the test tries, the others are harmless."""
     given = parse_qs(query, keep_blank_values=True, encoding="utf-8" if path.endswith("utf-8") else "latin-1")
-    return given.get("status", [""])[0], given.get("name", ["X-Name"])[0], given.get("value", ["value"])[0]
+    value = given.get("value", ["value"])[0] * int(given.get("times", ["1"])[0])
+    return given.get("status", [""])[0], given.get("name", ["X-Name"])[0], value
 
 
 def _pauses() -> bool:

@@ -293,7 +293,7 @@ def test_what_is_not_allowed_raises(esgi: Cases) -> None:
     assert esgi.post("exceptions", key, content=b"body").text.splitlines() == [
         "ValueError: the status of a response is 200 or more, not 99",
         "TypeError: the status of a response is an int, not str",
-        "ValueError: illegal value of the response header X: 'a\\r\\nb' has a CR, LF or NUL",
+        "ValueError: illegal value of the response header X: 'a\\r\\nb' has a control character",
         "TypeError: the name and value of a response header are str: 'X': 1",
         "TypeError: a text is a str, not bytes",
         "TypeError: data is bytes, not str",

@@ -115,3 +115,15 @@ def test_threat_5_characters_whose_low_byte_is_a_line_end(client: Connection, in
         for part in ("name", "value", "status") if interface == "wsgi" else ("name", "value"):
             response = respond(client, part, split.encode(), "/respond/utf-8")
             assert response.status == (200 if part == "status" else 500), split
+
+
+@pytest.mark.expect_errors("/respond")
+def test_threat_5_headers_that_are_too_large_fail_one_request_alone(server: Server, client: Connection) -> None:
+    """More than a frame can hold, and more than its length can say."""
+    with Connection(server) as other:
+        other.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nbegun, ")
+        for size in (2 << 20, 5 << 20, 17 << 20):
+            assert client.get(f"/respond?times={size}&value=a".encode()).status == 500
+        assert len(client.get(b"/respond?times=200000&value=a").values(b"x-name")[0]) == 200_000
+        other.send(b"end")
+        assert other.response().body == b"begun, end"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import gevent
@@ -297,6 +298,35 @@ def view_ws_wait(scope: dict[str, Any], protocol: Any) -> None:
 
 def view_ws_reject(scope: dict[str, Any], protocol: Any) -> None:
     protocol.close()
+
+
+class Text(str):
+    """A str that cannot be marshalled."""
+
+
+class Word(Text, Enum):
+    CHAT = "chat"
+    BYE = "bye"
+
+
+def view_ws_words(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.accept(Word.CHAT, [(Text("x-room"), Text("1"))]).close(4000, Word.BYE)
+
+
+def view_ws_refused(scope: dict[str, Any], protocol: Any) -> None:
+    """A call that has raised has done nothing."""
+    large = [("x-large", "a" * (1 << 20))]
+    for accepts in (("not a token",), ("chat, talk",), ("ch\xe4t",), (b"chat",), ("chat", large)):
+        try:
+            protocol.accept(*accepts)
+        except (TypeError, ValueError) as exc:
+            events.append(type(exc).__name__)
+    transport = protocol.accept("chat")
+    for reason in (b"bytes", "\ud800", "é" * 100):
+        try:
+            transport.close(4000, reason)
+        except (TypeError, ValueError) as exc:
+            events.append(type(exc).__name__)
 
 
 def view_ws_nothing(scope: dict[str, Any], protocol: Any) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from enum import Enum
 
 import asgi_apps
 from asgi_apps import Message, Receive, Scope, Send, events, opened
@@ -75,7 +76,7 @@ async def view_try_again(scope: Scope, receive: Receive, send: Send) -> None:
     """Accepts in the right way after a wrong one, and says what was wrong with that."""
     await receive()
     try:
-        await send({"type": "websocket.accept", "headers": scope["test.headers"]})
+        await send({**ACCEPT, **scope["test.accept"]})
     except (TypeError, ValueError) as exc:
         await send(ACCEPT)
         await send({"type": "websocket.send", "text": f"{type(exc).__name__}: {exc}"})
@@ -92,6 +93,19 @@ async def view_kinds(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.send", "bytes": memoryview(b"view")})
     await send({"type": "websocket.send", "bytes": b""})
     await send({"type": "websocket.send", "text": ""})
+
+
+class Word(str, Enum):
+    """A str that cannot be marshalled."""
+
+    CHAT = "chat"
+    BYE = "bye"
+
+
+async def view_words(scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({**ACCEPT, "subprotocol": Word.CHAT})
+    await send({"type": "websocket.close", "code": 4000, "reason": Word.BYE})
 
 
 async def view_after(scope: Scope, receive: Receive, send: Send) -> None:
