@@ -56,7 +56,7 @@ def serve(
     _begin(target)
     ready()
     worker = Worker(getattr(target, "__esgi__", target), settings["descriptors"])
-    greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
+    greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"], settings["descriptors"]).serve()
     _end(target, log)
 
 

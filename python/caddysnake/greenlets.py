@@ -21,6 +21,7 @@ from gevent.event import Event
 
 from . import monitor, wire
 from .errors import Place, places
+from .files import Channel
 from .stream import NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
@@ -34,13 +35,18 @@ _READ, _WRITE = 1, 2  # what a watcher waits for
 
 class Scheduler:
     """Serves one connection on the hub of the thread it is made in. `new_stream` makes a Stream of a REQUEST; `asked`
-    is to end those that run for too long.
+    is to end those that run for too long; `channel` is what their files leave by.
     """
 
     lock = contextlib.nullcontext()
 
     def __init__(
-        self, sock: socket.socket, decoder: wire.Decoder, new_stream: NewStream, asked: monitor.Monitor | None
+        self,
+        sock: socket.socket,
+        decoder: wire.Decoder,
+        new_stream: NewStream,
+        asked: monitor.Monitor | None,
+        channel: Channel | None,
     ) -> None:
         self.streams: dict[int, Stream] = {}  # open: not closed
         self._sock = sock
@@ -55,6 +61,7 @@ class Scheduler:
         self._told = self._loop.async_()  # any thread may send it
         self._look: Callable[[], None] = lambda: None  # what the monitor wants to have done
         self._asked = asked
+        self._channel = channel
         self._running: set[gevent.Greenlet] = set()  # of the requests that are not through
         self._last = 0  # the highest stream number used
         self._out: list[bytes | memoryview] = []
@@ -73,6 +80,8 @@ class Scheduler:
         Raises what broke the connection: ProtocolError, or a defect of this package.
         """
         self._sock.setblocking(False)
+        if self._channel is not None:  # gevent lets one greenlet at a time wait for a socket
+            self._channel.setblocking(False)
         os.register_at_fork(after_in_child=self._leave)
         self._reader.start(self._on_readable)
         self._loop.run_callback(self._take_frames)  # what came together with START

@@ -25,7 +25,7 @@ def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[s
     if settings["runtime"] == "gevent":
         from . import greenlets  # imports gevent, which need not be there
 
-        greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"]).serve()
+        greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"], settings["descriptors"]).serve()
         return
     asked = settings["monitor"]
     new_request = worker.new_request if asked is None else worker.new_timed_request

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import Launch
-from driver import FILE, RESPONSE
+from driver import APPS, FILE, RESPONSE
 
 
 def test_a_start_leaves_with_its_file_although_that_waits_for_room(launch: Launch) -> None:
@@ -17,3 +18,14 @@ def test_a_start_leaves_with_its_file_although_that_waits_for_room(launch: Launc
         assert (got.kind, got.end, got.head) == (FILE, True, (200, [(b"content-type", b"text/plain")]))
     worker.get("/open")
     assert worker.response(later).body == b"late"
+
+
+@pytest.mark.parametrize(("app", "interface"), [("esgi_apps:app", "esgi"), ("wsgi_apps:app", "wsgi")])
+def test_greenlets_read_the_files_themselves_that_there_is_no_room_for(
+    launch: Launch, app: str, interface: str
+) -> None:
+    worker = launch(app, interface, runtime="gevent", files=True).start()
+    sent = [worker.response(stream) for stream in worker.burst(["/source"] * 100)]
+    assert {got.closed for got in sent} == {FILE, RESPONSE}
+    source = (APPS / "children.py").read_bytes()
+    assert {got.body for got in sent if got.closed == RESPONSE} == {source}

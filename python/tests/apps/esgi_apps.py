@@ -189,7 +189,7 @@ def view_too_late(scope: dict[str, Any], protocol: Any) -> None:
 
 
 def view_endless(scope: dict[str, Any], protocol: Any) -> None:
-    transport = protocol.response_stream(200, [])
+    transport = protocol.response_stream(int(scope["query_string"] or 200), [("content-length", "1000000")])
     try:
         while True:
             transport.send_bytes(b"e" * 1000)
@@ -200,6 +200,10 @@ def view_endless(scope: dict[str, Any], protocol: Any) -> None:
 
 def view_download(scope: dict[str, Any], protocol: Any) -> None:
     protocol.response_bytes(200, [], b"d" * int(scope["query_string"]))
+
+
+def view_source(scope: dict[str, Any], protocol: Any) -> None:
+    protocol.response_file(200, [], "children.py")
 
 
 def view_sleep(scope: dict[str, Any], protocol: Any) -> None:
@@ -335,6 +339,20 @@ def view_ws_nothing(scope: dict[str, Any], protocol: Any) -> None: ...
 def view_ws_raise(scope: dict[str, Any], protocol: Any) -> None:
     protocol.accept()
     raise ValueError("in a WebSocket")
+
+
+def view_ws_after(scope: dict[str, Any], protocol: Any) -> None:
+    """Raises after the client has gone."""
+    transport = protocol.accept()
+    assert transport.receive().kind == 0
+    try:
+        if scope["query_string"] != "other":
+            transport.send_str("late")
+    except esgi.ClientGone as exc:
+        if scope["query_string"] == "because":
+            raise ValueError("after the client went") from exc
+        raise
+    raise ValueError("after the client went")
 
 
 def view_ws_leave(scope: dict[str, Any], protocol: Any) -> None:

@@ -259,6 +259,11 @@ def view_file(environ: Environ, start_response: StartResponse) -> Iterable[bytes
     return environ["wsgi.file_wrapper"](file, 8192)
 
 
+def view_source(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](open("children.py", "rb"))
+
+
 def view_length(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Declares 5 bytes, and gives as many blocks of 3 as the query says."""
     start_response("200 OK", [*PLAIN, ("Content-Length", "5")])
