@@ -44,6 +44,21 @@ def describe(exc: BaseException) -> tuple[str, str]:
     return _utf8(message[:_MAX_MESSAGE]), _utf8(trace[-_MAX_TRACEBACK:])
 
 
+def stems_from(exc: BaseException, kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
+    """Whether an exception is of these kinds, was raised while one of them was handled, or is a group of such."""
+    seen: set[int] = set()
+    following: BaseException | None = exc
+    while following is not None and id(following) not in seen:
+        group = getattr(following, "exceptions", None)
+        if isinstance(following, kinds):
+            return True
+        if isinstance(group, tuple) and group and all(stems_from(one, kinds) for one in group):
+            return True
+        seen.add(id(following))
+        following = following.__cause__ or following.__context__
+    return False
+
+
 def places(frames: list[tuple[FrameType, int]]) -> list[Place]:
     """Returns where frames are, from them and their current lines, outermost first, without what runs the app."""
     start = 0

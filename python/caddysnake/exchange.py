@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from . import wire
-from .errors import describe
+from .errors import describe, stems_from
 from .wire import WINDOW
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class Exchange:
         expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
         if self.gone and not self.closed:
             self._close(wire.RESET, None)
-            if expected:
-                return
+        if self.gone and expected:
+            return
         message, trace = describe(exc)
         if not self.closed:
             self._close(wire.ERROR, (message, trace))
-        elif not (self.gone and expected):
-            level = "debug" if self.gone else "error"
+        else:
+            level = "debug" if self.gone and stems_from(exc, ClientGone) else "error"
             self.server.log(level, "app raised after its response", error=message, traceback=trace)
 
     def end(self) -> None:

@@ -22,7 +22,7 @@ from gevent.event import Event
 from . import monitor, wire
 from .errors import Place, places
 from .files import Channel
-from .stream import NewStream, RequestTimeout, Stream
+from .stream import ClientGone, NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
 HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
@@ -38,6 +38,7 @@ class Scheduler:
     is to end those that run for too long; `channel` is what their files leave by.
     """
 
+    expected: tuple[type[BaseException], ...] = (ClientGone, RequestTimeout, gevent.GreenletExit)
     lock = contextlib.nullcontext()
 
     def __init__(

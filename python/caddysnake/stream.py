@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from . import wire
-from .errors import describe
+from .errors import describe, stems_from
 from .files import Channel, Part
 from .wire import END, MAX_DATA, WINDOW, pack_header
 
@@ -19,6 +19,7 @@ class Scheduler(Protocol):
     """What runs requests and moves their frames: `threads.Scheduler` or `greenlets.Scheduler`."""
 
     streams: dict[int, Stream]  # open: not closed
+    expected: tuple[type[BaseException], ...]  # how an app ends when its client has gone, by no fault of its own
 
     @property
     def lock(self) -> AbstractContextManager[Any, Any]:
@@ -147,13 +148,14 @@ class Stream:
         """Ends what the app has raised out of: with ERROR, or with RESET if the client has gone; or just logs it."""
         if self.gone and not self.closed:
             self.close(wire.frame(wire.RESET, self.id))
-            if isinstance(exc, (ClientGone, RequestTimeout)):
-                return
+        expected = self.scheduler.expected
+        if self.gone and isinstance(exc, expected):
+            return
         message, trace = describe(exc)
         if not self.closed:
             self.close(wire.frame(wire.ERROR, self.id, (message, trace)))
         else:
-            level = "debug" if self.gone else "error"
+            level = "debug" if self.gone and stems_from(exc, expected) else "error"
             self.scheduler.put(
                 self, wire.log(level, "app raised after its response", error=message, traceback=trace), flush=True
             )

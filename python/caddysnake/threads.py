@@ -52,7 +52,7 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from . import wire
-from .stream import NewStream, Stream
+from .stream import ClientGone, NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
@@ -84,6 +84,8 @@ class Thread:
 
 class Scheduler:
     """Serves one connection with `threads` app threads. `new_stream` makes a Stream of a REQUEST."""
+
+    expected: tuple[type[BaseException], ...] = (ClientGone, RequestTimeout)
 
     def __init__(self, sock: socket.socket, decoder: wire.Decoder, threads: int, new_stream: NewStream) -> None:
         self.lock = threading.Lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from conftest import Launch, shared
@@ -142,6 +143,21 @@ def test_what_was_refused_has_done_nothing_and_a_long_reason_is_cut_between_char
     assert worker.next(stream).head == (4000, "é" * 61)
     errors = worker.get("/events").body.decode().split()
     assert errors == [*["ValueError"] * 3, "TypeError", "ValueError", "TypeError", "UnicodeEncodeError"]
+
+
+@pytest.mark.parametrize(("how", "levels"), [("other", ["error"]), ("because", ["debug"]), ("send", [])])
+@pytest.mark.parametrize("end", [(CLOSE | END, (1000, "")), (RESET, None)])
+def test_an_app_that_raises_after_the_client_has_gone_is_logged_unless_that_is_why(
+    worker: Worker, how: str, levels: list[str], end: tuple[int, Any]
+) -> None:
+    worker.logs.clear()
+    stream = connect(worker, f"/ws/after?{how}")
+    worker.write(frame(end[0], stream, end[1]))
+    assert worker.response(stream).closed == RESET
+    assert worker.get("/raise/after").body == b"whole"
+    while not worker.logs or worker.logs[-1][2]["error"] != "ValueError: afterwards":
+        worker.logs.append(worker.next(0).head)
+    assert [level for level, _, fields in worker.logs if "the client went" in fields["error"]] == levels
 
 
 def test_stop_ends_a_websocket_whose_client_has_been_told(launch: Launch) -> None:

@@ -496,10 +496,15 @@ def test_nothing_can_be_sent_after_disconnect(worker: Worker, then: str) -> None
     happened(worker, "disconnect 1000 ''", "send raised ClientGone", "close raised ClientGone")
 
 
-def test_an_app_that_raises_after_the_client_has_gone_is_logged_for_those_who_debug(worker: Worker) -> None:
-    stream = connect(worker, "/after?other")
+@pytest.mark.parametrize(("how", "level"), [("other", "error"), ("because", "debug"), ("group", "debug")])
+def test_an_app_that_raises_after_the_client_has_gone_is_logged_unless_that_is_why(
+    worker: Worker, how: str, level: str
+) -> None:
+    stream = connect(worker, f"/after?{how}")
     leave(worker, stream)
-    assert late_error(worker) == ("debug", "ValueError: after the client went")
+    logged, error = late_error(worker)
+    assert logged == level
+    assert "after the client went" in error
 
 
 def test_a_send_that_waits_ends_when_the_client_goes(worker: Worker) -> None:

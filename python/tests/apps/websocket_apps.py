@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from enum import Enum
 
 import asgi_apps
 from asgi_apps import Message, Receive, Scope, Send, events, opened
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import ExceptionGroup
 
 ACCEPT: Message = {"type": "websocket.accept"}
 
@@ -117,8 +121,13 @@ async def view_after(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": f"websocket.{kind}", "text": "late"})
         except OSError as exc:
             events.append(f"{kind} raised {type(exc).__name__}")
+            gone = exc
     if scope["query_string"] == b"raise":
         await send({"type": "websocket.send", "text": "late"})
+    elif scope["query_string"] == b"because":
+        raise ValueError("after the client went") from gone
+    elif scope["query_string"] == b"group":
+        raise ExceptionGroup("after the client went", [gone])
     elif scope["query_string"]:
         raise ValueError("after the client went")
 
