@@ -216,11 +216,15 @@ class HTTPProtocol:
     def response_stream(self, status: int, headers: ResponseHeaders) -> HTTPTransport:
         """Sends status and headers, and returns the transport for the body, which ends when the app returns.
 
+        A response without a body ends at once: whatever is sent on the transport raises ClientGone.
+
         Raises AlreadyResponded, ClientGone, TypeError, ValueError.
         """
         head, length = self._begin(status, headers, None)
-        self._transport = HTTPTransport(self._stream, length, self._is_head or status in BODYLESS)
-        self._stream.send(head, b"", False)
+        is_bodyless = self._is_head or status in BODYLESS
+        self._transport = HTTPTransport(self._stream, length)
+        self._stream.send(head, b"", is_bodyless)
+        self._stream.gone = is_bodyless  # nobody gets the body, which may be endless
         return self._transport
 
     def _take(self) -> None:
@@ -318,17 +322,17 @@ class HTTPProtocol:
 class HTTPTransport:
     """The body of a response that `response_stream` has begun."""
 
-    __slots__ = ("_is_bodyless", "_stream", "left")
+    __slots__ = ("_stream", "left")
 
-    def __init__(self, stream: Stream, length: int | None, is_bodyless: bool) -> None:
+    def __init__(self, stream: Stream, length: int | None) -> None:
         self._stream = stream
-        self._is_bodyless = is_bodyless
-        self.left = None if is_bodyless else length  # bytes until the app's Content-Length, None if it gave none
+        self.left = length  # bytes until the app's Content-Length, None if it gave none
 
     def send_bytes(self, data: bytes) -> None:
         """Sends a part of the body; it is on its way when this returns. Waits while the client is slow.
 
-        Raises Closed when the app has returned, ClientGone, TypeError, and ValueError for more than the Content-Length.
+        Raises Closed when the app has returned, ClientGone, also for a response without a body, TypeError, and
+        ValueError for more than the Content-Length.
         """
         self._send(data if type(data) is bytes else to_bytes(data))
 
@@ -337,11 +341,11 @@ class HTTPTransport:
         self._send(encode(data))
 
     def _send(self, data: bytes) -> None:
-        if self._stream.closed:
-            raise Closed("the response has ended")
         if self._stream.gone:
             raise ClientGone("the client has gone")
-        if not data or self._is_bodyless:
+        if self._stream.closed:
+            raise Closed("the response has ended")
+        if not data:
             return
         if self.left is not None:
             if len(data) > self.left:

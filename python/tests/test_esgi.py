@@ -270,6 +270,18 @@ def test_the_app_learns_that_the_client_went_while_it_sends(worker: Worker) -> N
     assert events(worker) == ["client gone"]
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_a_stream_without_a_body_ends_at_once(worker: Worker, method: str, status: int) -> None:
+    events(worker)
+    worker.logs.clear()
+    got = worker.get(f"/endless?{status}", method)
+    assert (got.status, got.body, got.closed) == (status, b"", RESPONSE)
+    assert events(worker) == ["client gone"]
+    assert worker.get("/raise/after").body == b"whole"
+    assert worker.log_entry("after its response")[2]["error"] == "ValueError: afterwards"
+    assert len(worker.logs) == 1
+
+
 # Errors
 
 

@@ -40,6 +40,14 @@ def scope(scope: Scope, protocol: Any) -> None:
 
 
 @case
+def endless(scope: Scope, protocol: Any) -> None:
+    """Sends without end, and waits for nothing but the client."""
+    transport = protocol.response_stream(int(scope["query_string"]), PLAIN)
+    while True:
+        transport.send_bytes(b"endless")
+
+
+@case
 def notes(scope: Scope, protocol: Any) -> None:
     """Answers with what was noted under a key."""
     protocol.response_str(200, PLAIN, json.dumps(_notes[scope["query_string"]]))

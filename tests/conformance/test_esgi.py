@@ -223,6 +223,13 @@ def test_the_answer_to_head_has_the_length_and_no_body(esgi: Cases) -> None:
     assert esgi.get("text").status_code == 201, "the connection is in order"
 
 
+def test_an_endless_stream_ends_at_once_where_nobody_gets_it(esgi: Cases) -> None:
+    for method, status in (("HEAD", 200), ("GET", 204), ("GET", 304)):
+        response = esgi.request(method, "endless", str(status))
+        assert (response.status_code, response.content) == (status, b"")
+        assert esgi.get("text").status_code == 201, "neither the worker nor the connection waits for it"
+
+
 def test_files(esgi: Cases, tmp_path: Path) -> None:
     content = os.urandom(1_000_000)
     (tmp_path / "file").write_bytes(content)
