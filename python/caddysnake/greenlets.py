@@ -55,7 +55,11 @@ class Scheduler:
         self._new_stream = new_stream
         # A context for each request, with what was set at import: what one request sets, no other sees.
         self._fresh = contextvars.copy_context().copy
-        self._loop = gevent.get_hub().loop
+        hub = gevent.get_hub()
+        # What a greenlet of the app's own raises is printed; a SystemExit would end the worker and all its requests.
+        hub.SYSTEM_ERROR = (KeyboardInterrupt,)
+        hub.NOT_ERROR = (gevent.GreenletExit,)
+        self._loop = hub.loop
         self._reader = self._loop.io(sock.fileno(), _READ)
         self._writer = self._loop.io(sock.fileno(), _WRITE)
         self._grace = self._loop.timer(wire.STOP_GRACE)

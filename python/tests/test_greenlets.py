@@ -54,6 +54,15 @@ def test_a_request_that_is_killed_is_an_error_of_the_request_alone(worker: Worke
     assert worker.get("/threadpool").body == b"3"
 
 
+@pytest.mark.parametrize("name", ["SystemExit", "SystemError"])
+def test_what_a_greenlet_of_the_apps_own_raises_is_printed_and_the_worker_goes_on(worker: Worker, name: str) -> None:
+    other = worker.request("/sleep?0.2")
+    assert worker.get(f"/spawned?{name}").body == b"survived"
+    assert worker.response(other).body == b"slept"
+    assert worker.stop() == 0
+    assert f"{name}: in a greenlet of the app's own" in worker.output()
+
+
 def test_stop_waits_for_greenlets_that_still_run(launch: Launch) -> None:
     worker = launch("gevent_apps:stops", "wsgi", runtime="gevent").start()
     assert worker.get("/").body == b"body"

@@ -63,6 +63,17 @@ def view_killed(_: str) -> str:
     return "never"
 
 
+def view_spawned(name: str) -> str:
+    """A greenlet of the app's own raises."""
+    errors: dict[str, type[BaseException]] = {"SystemExit": SystemExit, "SystemError": SystemError}
+
+    def fail() -> None:
+        raise errors[name]("in a greenlet of the app's own")
+
+    gevent.spawn(fail).join()
+    return "survived"
+
+
 def view_timeout(_: str) -> str:
     with gevent.Timeout(0.01, False):
         time.sleep(60)
