@@ -158,18 +158,21 @@ def text_head(first: int | str, headers: list[tuple[str, str]]) -> bytes:
     except ValueError:  # a subclass of str, equal to a header that has been checked
         plain = [(str.__str__(name), str.__str__(value)) for name, value in headers]
         head = dumps((first, plain), MARSHAL_VERSION)
-    return _bounded(head)
+    if len(head) > MAX_HEAD:
+        raise _too_large(head)
+    return head
 
 
 def byte_head(head: tuple[int | str, _Pairs] | _Pairs) -> bytes:
     """Returns a head with headers that `ByteHeaders.check` has returned. Raises ValueError if they are too large."""
-    return _bounded(dumps(head, MARSHAL_VERSION))
+    packed = dumps(head, MARSHAL_VERSION)
+    if len(packed) > MAX_HEAD:
+        raise _too_large(packed)
+    return packed
 
 
-def _bounded(head: bytes) -> bytes:
-    if len(head) > MAX_HEAD:  # a frame over its cap would end the worker
-        raise ValueError(f"the headers of a response have {len(head)} bytes, at most {MAX_HEAD} are allowed")
-    return head
+def _too_large(head: bytes) -> ValueError:  # a frame over its cap would end the worker
+    return ValueError(f"the headers of a response have {len(head)} bytes, at most {MAX_HEAD} are allowed")
 
 
 def check_pair(name: str, value: str) -> None:

@@ -98,12 +98,14 @@ class WebSocket(Exchange):
             self._accept(message)
         elif kind == "websocket.close":
             self._check_open(kind)
-            code, reason = _closing(message)
-            await self._wait_turn()
             if self._accepted:
-                self._last_words = (code, reason)
-            self._close(wire.CLOSE, (code, reason))
-            self._messages.clear()
+                last_words = _closing(message)
+                await self._wait_turn()
+                self._last_words = last_words
+                self._close(wire.CLOSE, last_words)
+                self._messages.clear()
+            else:  # the client gets a 403, whatever the code
+                self._close(wire.CLOSE, (NORMAL, ""))
         elif kind.startswith(_DENIAL):
             await self._deny(message)
         else:

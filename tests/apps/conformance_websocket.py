@@ -74,9 +74,9 @@ async def choose(scope: Scope, receive: Receive, send: Send) -> None:
 
 @case
 async def reject(scope: Scope, receive: Receive, send: Send) -> None:
-    """Closes instead of accepting, and notes what comes then."""
+    """Closes instead of accepting, with the code that is the argument before a comma, and notes what comes then."""
     await receive()
-    await send({"type": "websocket.close", "code": 4000})
+    await send({"type": "websocket.close", "code": int(scope["query_string"].partition(b",")[0] or b"4000")})
     _note(scope, await receive())
 
 
@@ -135,7 +135,6 @@ async def wrong(scope: Scope, receive: Receive, send: Send) -> None:
         {"type": "websocket.accept", "subprotocol": b"bytes"},
         {"type": "websocket.accept", "headers": [(b"sec-websocket-protocol", b"a")]},
         {"type": "websocket.accept", "headers": [(b"x", b"a\r\nb: c")]},
-        {"type": "websocket.close", "code": 1006},
         {"type": "http.response.start", "status": 200},
     ]
     after: list[dict[str, Any]] = [
