@@ -169,9 +169,10 @@ def test_headers_that_cannot_be_sent_are_refused_and_the_app_may_try_again(
 
 
 def test_close_before_accept_rejects_the_handshake(worker: Worker) -> None:
-    stream = sending(worker, {**CLOSED, "code": 4003, "reason": "not you"}, **{"test.wait": True})
+    """Caddy answers 403, which has no place for a code, so the app may give any."""
+    stream = sending(worker, {**CLOSED, "code": 403, "reason": "not you"}, **{"test.wait": True})
     got = worker.next(stream)
-    assert (got.kind, got.head) == (CLOSE, (4003, "not you"))
+    assert (got.kind, got.head) == (CLOSE, (1000, ""))
     happened(worker, "websocket.close", "disconnect 1006 ''")
 
 
