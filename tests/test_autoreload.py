@@ -69,9 +69,9 @@ def test_a_save(serve: Servers, worker: Worker, project: Project, app: str) -> N
 @pytest.mark.expect_errors("python app not reloaded", "python app does not run")
 def test_a_module_that_a_thread_was_left_with_is_named(serve: Servers, project: Project) -> None:
     """Nothing ends an import that hangs, nor lets another thread import the module."""
-    server = serve(project.site("autoreload", "start_timeout 1s"))
+    server = serve(project.site("autoreload", "start_timeout 3s"))
     project.module.write_text("import threading\nthreading.Event().wait()\n")
-    server.log.wait_for(lambda entry: "did not start within 1s" in str(entry.get("error")))
+    server.log.wait_for(lambda entry: "did not start within 3s" in str(entry.get("error")))
     wait_failed(server)
     project.write("3")
     entry = server.log.wait_for(lambda entry: "left behind" in str(entry.get("error")))

@@ -18,6 +18,8 @@ import uvloop
 class Loop(uvloop.Loop):
     """A loop whose handler of SIGCHLD uses the stack for signals of the thread that it comes to."""
 
+    __module__ = uvloop.Loop.__module__  # by which some tell loops apart
+
     async def subprocess_exec(self, *args: Any, **kwargs: Any) -> Any:
         return await _Spawning(super().subprocess_exec(*args, **kwargs))
 
