@@ -51,6 +51,7 @@ class WebSocket(Stream):
         "_worker",
         "accepted",
         "last_words",
+        "offered",
     )
 
     def __init__(self, worker: Worker, scheduler: Scheduler, stream: int, scope: dict[str, Any]) -> None:
@@ -58,6 +59,7 @@ class WebSocket(Stream):
         scope["headers"] = Headers(scope["headers"])
         self._worker = worker
         self._scope = scope
+        self.offered: str = scope["headers"].get("sec-websocket-protocol", "")  # subprotocols
         self.accepted = False  # ACCEPT has been sent
         self.last_words = (LOST, "")  # code and reason of the end
         self._messages = Messages()
@@ -194,6 +196,8 @@ class WebSocketProtocol:
         if socket.accepted or socket.closed:
             raise AlreadyResponded("a handshake has one answer")
         chosen = check_subprotocol(subprotocol)
+        if chosen and chosen not in [name.strip() for name in socket.offered.split(",")]:
+            raise ValueError(f"the client offers the subprotocols {socket.offered!r}, not {chosen!r}")
         checked, _ = self._worker.headers.check(list(headers))
         for name, _ in checked:
             if name.lower().startswith("sec-websocket-"):

@@ -108,8 +108,9 @@ class Scheduler:
             self._sock.setblocking(True)
         if self._error is not None:
             raise self._error
+        held, self._out = (self._unsent, *self._out), []  # or a flush that is due would send it once more
         with contextlib.suppress(ConnectionError):  # Caddy has gone
-            self._sock.sendall(b"".join((self._unsent, *self._out)))
+            self._sock.sendall(b"".join(held))
 
     def put(
         self, stream: Stream, prefix: bytes, head: bytes = b"", data: bytes | memoryview = b"", flush: bool = False

@@ -313,6 +313,17 @@ def test_an_exception_after_the_response(worker: Worker) -> None:
     assert (level, fields["error"]) == ("error", "ValueError: afterwards")
 
 
+def test_a_greenlet_that_is_killed_after_its_client_has_gone_is_no_error(launch: Launch) -> None:
+    worker = launch("esgi_apps:app", "esgi").start()
+    stream = worker.request("/sleep?60")
+    worker.reset(stream)
+    worker.write(frame(STOP, 0))
+    assert worker.response(stream).closed == RESET
+    worker.log_entry("they are killed")
+    assert worker.wait() == 0
+    assert worker.waiting(0) == []
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "message"),
     [

@@ -37,7 +37,8 @@ def worker() -> Iterator[Worker]:
 def shake_hands(worker: Worker, path: str) -> int:
     """Asks for a WebSocket; its stream."""
     [stream] = worker.next_streams(1)
-    worker.write(frame(REQUEST, stream, esgi_scope(path, proto="ws", scheme="ws")))
+    headers = {"host": "localhost", "sec-websocket-protocol": ["talk, chat", "not a token"]}
+    worker.write(frame(REQUEST, stream, esgi_scope(path, proto="ws", scheme="ws", headers=headers)))
     return stream
 
 
@@ -142,7 +143,7 @@ def test_what_was_refused_has_done_nothing_and_a_long_reason_is_cut_between_char
     assert worker.next(stream).head == ("chat", [])
     assert worker.next(stream).head == (4000, "é" * 61)
     errors = worker.get("/events").body.decode().split()
-    assert errors == [*["ValueError"] * 3, "TypeError", "ValueError", "TypeError", "UnicodeEncodeError"]
+    assert errors == [*["ValueError"] * 4, "TypeError", "ValueError", "TypeError", "UnicodeEncodeError"]
 
 
 @pytest.mark.parametrize(("how", "levels"), [("other", ["error"]), ("because", ["debug"]), ("send", [])])

@@ -320,7 +320,7 @@ def view_ws_words(scope: dict[str, Any], protocol: Any) -> None:
 def view_ws_refused(scope: dict[str, Any], protocol: Any) -> None:
     """A call that has raised has done nothing."""
     large = [("x-large", "a" * (1 << 20))]
-    for accepts in (("not a token",), ("chat, talk",), ("ch\xe4t",), (b"chat",), ("chat", large)):
+    for accepts in (("not a token",), ("chat, talk",), ("other",), ("ch\xe4t",), (b"chat",), ("chat", large)):
         try:
             protocol.accept(*accepts)
         except (TypeError, ValueError) as exc:
