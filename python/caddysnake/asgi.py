@@ -178,7 +178,8 @@ class Server:
         alone = [request for request in self.starts if request.head is not None and not request.closed]
         self.starts = []
         if alone:
-            self.loop.call_later(START_HOLD, self._send_starts, alone)
+            # Only after the turn in which that is over: it may have been long, and an app be about to send more.
+            self.loop.call_later(START_HOLD, self.loop.call_soon, self._send_starts, alone)
 
     def _send_starts(self, requests: list[Request]) -> None:
         for request in requests:

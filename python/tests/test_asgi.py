@@ -29,6 +29,14 @@ def test_start_and_whole_body_travel_in_one_frame(worker: Worker) -> None:
     assert worker.get("/hello") == (200, [PLAIN], b"hello", None, RESPONSE)
 
 
+@pytest.mark.parametrize("runtime", ["native", "uvloop"])
+def test_a_start_waits_for_an_app_that_is_about_to_run(launch: Launch, runtime: str) -> None:
+    worker = launch("asgi_apps:preempted()", "asgi", runtime=runtime).start()
+    stream = worker.request("/hints")
+    assert [worker.next(stream).data for _ in range(2)] == [b"</1>", b"</2>"]
+    assert worker.response(stream).body == b"hinted"
+
+
 def test_what_has_a_default_can_be_left_out(worker: Worker) -> None:
     assert worker.get("/minimal") == (200, [], b"", None, RESPONSE)
 

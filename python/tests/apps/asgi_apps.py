@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
+
+from caddysnake import wire
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -357,6 +360,28 @@ async def view_stop_task(scope: Scope, receive: Receive, send: Send) -> None:
     task = asyncio.create_task(forever())
     background.add(task)
     await answer(send, b"left")
+
+
+async def view_hints(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends a hint in each of two turns of the loop, behind the start."""
+    await send(start())
+    for link in (b"</1>", b"</2>"):
+        await send({"type": "http.response.early_hint", "links": [link]})
+        await asyncio.sleep(0)
+    await send(body(b"hinted"))
+
+
+def preempted() -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The app on a machine that gives the processor to others for a while whenever something is sent."""
+    send = wire.send
+
+    def send_and_wait(sock: socket.socket, parts: list[bytes | memoryview], size: int) -> memoryview:
+        rest = send(sock, parts, size)
+        time.sleep(0.05)
+        return rest
+
+    wire.send = send_and_wait
+    return app
 
 
 def future(scope: Scope, receive: Receive, send: Send) -> asyncio.Future[None]:
