@@ -133,8 +133,8 @@ async def _read(receive: Callable[..., Any]) -> int:
     size = 0
     while True:
         message = await receive()
-        size += len(message["body"])
-        if not message["more_body"]:
+        size += len(message.get("body", b""))  # a client that has gone sends none
+        if not message.get("more_body"):
             return size
 
 
