@@ -58,8 +58,8 @@ async def messages(scope: Scope, receive: Receive, send: Send) -> None:
     while more:
         message = await receive()
         more = message.get("more_body", False)
-        body.update(message["body"])
-        shown.append([message["type"], sorted(message), len(message["body"]), more])
+        body.update(message.get("body", b""))
+        shown.append([message["type"], sorted(message), len(message.get("body", b"")), more])
     await _answer(send, json.dumps({"messages": shown, "sha256": body.hexdigest()}).encode())
 
 
@@ -72,7 +72,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     while more:
         message = await receive()
         more = message.get("more_body", False)
-        await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+        await send({"type": "http.response.body", "body": message.get("body", b""), "more_body": more})
 
 
 @case

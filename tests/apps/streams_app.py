@@ -43,8 +43,9 @@ async def asgi(scope: dict[str, Any], receive: Callable[..., Any], send: Callabl
         more = True
         while more:
             message = await receive()
-            size, crc = size + len(message["body"]), zlib.crc32(message["body"], crc)
-            more = message["more_body"]
+            part = message.get("body", b"")
+            size, crc = size + len(part), zlib.crc32(part, crc)
+            more = message.get("more_body", False)
         await send({"type": "http.response.body", "body": _summary(size, crc)})
     elif scope["path"] == "/taken":
         await send({"type": "http.response.body", "body": str(_taken).encode()})
