@@ -17,3 +17,10 @@ def test_a_process_of_an_event_loop(serve: Servers, runtime: str) -> None:
             assert (answer["output"], answer["status"]) == ("through a process", 0)
             if sys.platform == "linux" and server.worker.runtime == "thread":
                 assert answer["missing_flags"] == []
+
+
+@pytest.mark.parametrize("runtime", ["uvloop", "native"])
+def test_a_process_whose_start_is_cancelled_is_not_left_behind(serve: Servers, runtime: str) -> None:
+    """The check after each test finds what is."""
+    server = serve(f"python {{\nmodule_asgi subprocess_app:app\nruntime {runtime}\nimport worker\n}}")
+    assert server.get("/cancelled").json() == {"cancelled": True}

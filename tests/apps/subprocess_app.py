@@ -35,17 +35,23 @@ def missing_flags() -> list[str]:
 async def app(
     scope: dict[str, Any], receive: Callable[..., Awaitable[Any]], send: Callable[..., Awaitable[None]]
 ) -> None:
-    """Answers with what `cat` has sent back, and with its exit status."""
+    """Answers with what `cat` has sent back, and with its exit status; at /cancelled with whether a start was."""
+    if scope["path"] == "/cancelled":
+        start = asyncio.ensure_future(asyncio.create_subprocess_exec("sleep", "1000"))
+        await asyncio.sleep(0)
+        start.cancel()
+        await asyncio.wait([start])
+        await _answer(send, {"cancelled": start.cancelled()})
+        return
     if scope["path"] == "/shell":
         child = await asyncio.create_subprocess_shell("cat", stdin=-1, stdout=-1)
     else:
         child = await asyncio.create_subprocess_exec("cat", stdin=-1, stdout=-1)
     missing = missing_flags()
     output, _ = await child.communicate(b"through a process")
-    answer = {
-        "output": output.decode(),
-        "status": child.returncode,
-        "missing_flags": missing,
-    }
+    await _answer(send, {"output": output.decode(), "status": child.returncode, "missing_flags": missing})
+
+
+async def _answer(send: Callable[..., Awaitable[None]], answer: dict[str, Any]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
