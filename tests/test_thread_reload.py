@@ -92,14 +92,20 @@ def test_apps_behind_one_link_change_over_together(serve: Servers, tmp_path: Pat
     assert reload_python(server, "blog:app").returncode == 0
 
 
+def shop_and_blog(folder: Path, *settings: str) -> tuple[Path, str]:
+    """Two apps, `settings` for the first, and an env file that they have in common: that, and their site."""
+    common = folder / "common.env"
+    common.write_text("RELEASE=1\n")
+    write_app(folder / "a", "shop", "1")
+    write_app(folder / "b", "blog", "1")
+    shop = handler("shop", folder / "a", f"env_file {common}", *settings)
+    return common, two_apps(shop, handler("blog", folder / "b", f"env_file {common}"))
+
+
 @pytest.mark.expect_errors("reloading a python app", "request error", "failed to start")
 def test_apps_with_one_env_file_change_over_together(serve: Servers, tmp_path: Path) -> None:
-    common = tmp_path / "common.env"
-    write_app(tmp_path / "a", "shop", "1")
-    write_app(tmp_path / "b", "blog", "1")
-    common.write_text("RELEASE=1\n")
-    setting = f"env_file {common}"
-    server = serve(two_apps(handler("shop", tmp_path / "a", setting), handler("blog", tmp_path / "b", setting)))
+    common, site = shop_and_blog(tmp_path)
+    server = serve(site)
 
     def all_say(release: str) -> None:
         wait_until(lambda: server.get("/first/release").text == release, "this environment")
@@ -130,13 +136,8 @@ def test_apps_with_one_env_file_change_over_together(serve: Servers, tmp_path: P
 
 @pytest.mark.expect_errors("python app not reloaded")
 def test_an_app_that_reloads_itself_says_that_all_must_be_reloaded(serve: Servers, tmp_path: Path) -> None:
-    common = tmp_path / "common.env"
-    write_app(tmp_path / "a", "shop", "1")
-    write_app(tmp_path / "b", "blog", "1")
-    common.write_text("RELEASE=1\n")
-    setting = f"env_file {common}"
-    shop = handler("shop", tmp_path / "a", setting, "autoreload")
-    server = serve(two_apps(shop, handler("blog", tmp_path / "b", setting)))
+    common, site = shop_and_blog(tmp_path, "autoreload")
+    server = serve(site)
     assert server.get("/first/").text == "1"
     common.write_text("RELEASE=22\n")
     write_app(tmp_path / "a", "shop", "22")
