@@ -5,7 +5,7 @@ import "time"
 // pacePeriod is how long a worker is watched before its pace is judged anew.
 const pacePeriod = 2 * time.Millisecond
 
-// pace tells how many requests a WSGI worker may hold beyond its threads: what it would finish in about a millisecond.
+// pace tells how many requests a WSGI worker may hold beyond its threads: what it would finish in a few milliseconds.
 // Batches make a fast app faster, but what waits inside one worker cannot go to an idle one; so an app that takes longer
 // gets exactly its threads. The pool's lock guards it.
 type pace struct {
@@ -45,7 +45,7 @@ func (p *pace) finished(idle, declined bool) {
 	}
 }
 
-// ahead is how many requests the worker may hold beyond its threads.
-func (p *pace) ahead() int {
-	return min(int(p.perSec*aheadTime.Seconds()), maxAhead)
+// ahead is how many requests the worker may hold beyond its threads: what it would finish in that time.
+func (p *pace) ahead(in time.Duration) int {
+	return min(int(p.perSec*in.Seconds()), maxAhead)
 }

@@ -20,8 +20,10 @@ const (
 	loopWindow = 10_000
 	// maxAhead is how many requests a WSGI worker may hold beyond its threads.
 	maxAhead = 64
-	// aheadTime is how much work a WSGI worker may hold beyond its threads.
-	aheadTime = time.Millisecond
+	// aheadTime is how much work a WSGI worker may hold beyond its threads, and aheadTimeAlone one that serves alone: what
+	// waits inside it keeps no other worker idle.
+	aheadTime      = 2 * time.Millisecond
+	aheadTimeAlone = 5 * time.Millisecond
 )
 
 var (

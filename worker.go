@@ -102,7 +102,11 @@ func (w *worker) window() int {
 	if !w.pool.settings.threaded() {
 		return loopWindow
 	}
-	return w.pool.settings.Threads + w.pace.ahead()
+	in := aheadTime
+	if len(w.pool.workers) == 1 {
+		in = aheadTimeAlone
+	}
+	return w.pool.settings.Threads + w.pace.ahead(in)
 }
 
 // startError is the reason that the worker itself gave for not starting.

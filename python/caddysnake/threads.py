@@ -5,7 +5,7 @@ states:
 
     fast   The *leader*, one of the `threads` app threads, reads the socket and runs what it read itself, one request
            after another. Finished responses are held and leave together: when nothing is left to run, when 64 KiB are
-           held, or after 0.3 ms.
+           held, or after 2 ms.
     slow   The watchdog thread reads. Each request goes to an idle thread; a request beyond `threads` is declined, so
            that Caddy can give it to another worker. Each response leaves at once.
 
@@ -56,7 +56,7 @@ from .stream import ClientGone, NewStream, RequestTimeout, Stream
 from .wire import END, HEADER_SIZE, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
-HOLD = 0.0003  # seconds that a finished response waits for others: longer, and Caddy and clients run out of work
+HOLD = 0.002  # seconds that a finished response waits for others: each send has others take the processor from the app
 MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
 COMPUTING = 0.02  # seconds inside the app after which it does not matter any more whether the leader computes
 TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
