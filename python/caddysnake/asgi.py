@@ -16,7 +16,7 @@ from .exchange import ClientGone, Exchange
 from .files import Channel
 from .headers import ByteHeaders, byte_head
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, newest, pack_header
+from .wire import EARLY_FRAMES, EARLY_TIME, END, HEADER_SIZE, MAX_DATA, PARTS, newest, pack_header
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -151,9 +151,11 @@ class Server:
             self.loop.call_soon(self._end_turn)
 
     def flush_overdue(self) -> None:
-        """Sends what has been held for long: who is done does not wait for all others of the same turn."""
-        if self._out and monotonic() - self._held_since > HOLD:
-            self.flush()
+        """Sends what has been held for long, or is much already: who is done does not wait for all others of the same turn."""
+        if self._out:
+            held = monotonic() - self._held_since
+            if held > HOLD or (held < EARLY_TIME and len(self._out) >= EARLY_FRAMES * PARTS):
+                self.flush()
 
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
@@ -165,7 +167,7 @@ class Server:
         size, self._out_size = self._out_size, 0
         if self._wary:
             self._wary -= 1
-        elif len(parts) > 3 and monotonic() - self._held_since > LONG_HOLD:  # a frame is three parts
+        elif len(parts) > PARTS and monotonic() - self._held_since > LONG_HOLD:
             self._wary = WARY
         try:
             self._unsent = wire.send(self._sock, parts, size)

@@ -5,7 +5,7 @@ states:
 
     fast   The *leader*, one of the `threads` app threads, reads the socket and runs what it read itself, one request
            after another. Finished responses are held and leave together: when nothing is left to run, when 64 KiB are
-           held, or after 2 ms.
+           held, after 2 ms, or as soon as there are so many that Caddy cannot have kept up.
     slow   The watchdog thread reads. Each request goes to an idle thread; a request beyond `threads` is declined, so
            that Caddy can give it to another worker. Each response leaves at once.
 
@@ -53,7 +53,7 @@ from time import monotonic, sleep
 
 from . import wire
 from .stream import ClientGone, NewStream, RequestTimeout, Stream
-from .wire import END, HEADER_SIZE, newest
+from .wire import EARLY_FRAMES, EARLY_TIME, END, HEADER_SIZE, PARTS, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
 HOLD = 0.002  # seconds that a finished response waits for others: each send has others take the processor from the app
@@ -292,9 +292,11 @@ class Scheduler:
             self._began = now = monotonic()
             if not self._out:
                 held_since = now
-            elif now - held_since > HOLD:
-                self.flush()
-                held_since = now
+            else:
+                held = now - held_since
+                if held > HOLD or (held < EARLY_TIME and len(self._out) >= EARLY_FRAMES * PARTS):
+                    self.flush()
+                    held_since = now
             role.release()
             fresh().run(stream.run)
             stream = None
