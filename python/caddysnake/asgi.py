@@ -25,8 +25,8 @@ App = Callable[..., Any]
 
 _TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 
-HOLD = 0.0005  # seconds that a finished response may wait for others before it is sent
-LONG_HOLD = 0.002  # seconds: a response held for so long has waited for a step of the app's that blocks the loop
+HOLD = 0.002  # seconds that a finished response may wait for others before it is sent
+LONG_HOLD = 0.003  # seconds: a response held for so long has waited for a step of the app's that blocks the loop
 WARY = 64  # how often all is sent at once after such a step, since there may be more of them
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
 START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
@@ -151,7 +151,7 @@ class Server:
             self.loop.call_soon(self._end_turn)
 
     def flush_overdue(self) -> None:
-        """Sends what has been held for long, or is much already: who is done does not wait for all others of the same turn."""
+        """Sends what has been held for long, or is much already: who is done does not wait for all of the same turn."""
         if self._out:
             held = monotonic() - self._held_since
             if held > HOLD or (held < EARLY_TIME and len(self._out) >= EARLY_FRAMES * PARTS):
