@@ -10,7 +10,7 @@ HELLO = b"Hello, world!"
 RESPOND_HELLO = "respond `Hello, world!`"
 APPS = Path(__file__).parent / "apps"
 
-WSGI_RIVALS = ("gunicorn-sync", "gunicorn-gthread", "granian-wsgi")
+WSGI_RIVALS = ("gunicorn-sync", "gunicorn-gthread", "granian-wsgi", "granian-few-threads")
 ASGI_RIVALS = ("uvicorn", "granian-asgi")
 GEVENT_RIVALS = ("gunicorn-gevent", "pywsgi")
 RIVALS = {"wsgi": WSGI_RIVALS, "asgi": ASGI_RIVALS, "esgi": GEVENT_RIVALS}

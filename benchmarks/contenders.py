@@ -14,7 +14,7 @@ from pathlib import Path
 from cases import APPS, Case
 
 THREADS = 8
-"""Threads in each WSGI worker of gthread and granian: as many as Caddy Snake has when `threads` is not set."""
+"""Threads in each WSGI worker of gthread, and of granian where it is told: as many as Caddy Snake's default."""
 
 KEEP_ALIVE = "75"
 """Seconds for which an app server keeps Caddy's idle connections. Their defaults of 2 and 5 seconds would make Caddy
@@ -87,6 +87,10 @@ def _granian(case: Case, workers: int, upstream: Upstream) -> list[str]:
 
 
 def _granian_wsgi(case: Case, workers: int, upstream: Upstream) -> list[str]:
+    return _granian(case, workers, upstream)
+
+
+def _granian_few_threads(case: Case, workers: int, upstream: Upstream) -> list[str]:
     return [*_granian(case, workers, upstream), "--blocking-threads", str(THREADS)]
 
 
@@ -138,6 +142,7 @@ CONTENDERS = {
         Contender("pywsgi", "Caddy + gevent.pywsgi", _pywsgi),
         Contender("uvicorn", "Caddy + uvicorn", _uvicorn),
         Contender("granian-wsgi", "Caddy + granian", _granian_wsgi),
+        Contender("granian-few-threads", f"Caddy + granian, {THREADS} threads", _granian_few_threads),
         Contender("granian-asgi", "Caddy + granian", _granian_asgi),
     )
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("fastapi", "flask", "granian", "gunicorn", "gunicorn-h1c", "httptools", "uvicorn", "uvloop", "websockets")
+PACKAGES = ("fastapi", "flask", "granian", "gunicorn", "httptools", "uvicorn", "uvloop", "websockets")
 
 
 def describe_machine() -> dict[str, str]:
@@ -38,6 +38,8 @@ def describe_versions(caddy: Path, wrk: str) -> dict[str, str]:
 
 
 def _commit() -> str:
+    if known := os.environ.get("CADDYSNAKE_COMMIT"):
+        return known
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
     try:
         return _output(command)

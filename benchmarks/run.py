@@ -91,7 +91,7 @@ def _options() -> argparse.Namespace:
     add("--rounds", type=_positive, default=5, help="measurements of each contender (default: 5)")
     add("--cases", nargs="+", choices=names, default=names, metavar="CASE", help=f"some of: {', '.join(names)}")
     add("--workers", nargs="+", type=int, choices=(1, 2), default=[1, 2], help="default: 1 2")
-    add("--upstream", choices=("unix", "tcp"), default="unix", help="between Caddy and app servers (default: unix)")
+    add("--upstream", choices=("tcp", "unix"), default="tcp", help="between Caddy and app servers (default: tcp)")
     add("--idle", type=_positive, metavar="N", help="idle connections Caddy keeps to a server (default: 32, Caddy's)")
     add("--quick", action="store_true", help="about a minute: four cases, one worker, one round of one second")
     add("--memory", action="store_true", help="measure the memory of four apps in processes and in threads, only that")

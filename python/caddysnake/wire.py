@@ -42,8 +42,8 @@ WINDOW = 256 << 10  # bytes of data that may be under way in one direction of on
 MESSAGE_COST = 64  # bytes that a TEXT or BINARY frame costs on top of its data: empty messages are not free
 MARSHAL_VERSION = 2  # no references, nothing that Caddy's decoder does not know
 
-# So many frames made within so few seconds, and it is Caddy that is behind, not the app: it gets them at once. Who makes
-# fewer is not interrupted so soon.
+# So many frames made within so few seconds, and it is Caddy that is behind, not the app: it gets them at once. An app
+# that takes longer is not interrupted so soon.
 EARLY_FRAMES = 8
 EARLY_TIME = 0.0002
 
