@@ -418,13 +418,12 @@ class Request(Exchange):
             if not 200 <= status <= 999:
                 raise ValueError(f"the status of a response is 200 or more, not {status}")
             server = self.server
-            headers = server.headers.check(message.get("headers", ()))
-            trailers = message.get("trailers")
-            if trailers:
-                headers = extensions.before_trailers(headers)
-            self.head = byte_head((status, headers))
-            if trailers:
+            headers = message.get("headers", ())
+            if message.get("trailers"):
+                self.head = byte_head((status, extensions.before_trailers(server.headers.check(headers))))
                 self.trailers = []
+            else:
+                self.head = server.headers.head(status, headers)
             self._started = self._open = True
             server.starts.append(self)
             server.flush_soon()

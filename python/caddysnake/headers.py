@@ -33,6 +33,8 @@ _Pairs = list[tuple[bytes, bytes]]
 
 _CACHE = 2048  # distinct headers remembered by one worker
 _CACHED_VALUE = 256  # longest value remembered
+_HEADS = 256  # distinct heads remembered by one worker
+_CACHED_HEAD = 1024  # longest head remembered, in bytes
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 has_control = re.compile(r"[\0-\x08\n-\x1f\x7f]").search  # all but the tab: Caddy refuses the same ones
@@ -44,11 +46,21 @@ class TextHeaders:
     Threads share it: a race costs a second look at a header, nothing else.
     """
 
-    __slots__ = ("_known",)
+    __slots__ = ("_heads", "_known")
 
     def __init__(self) -> None:
         # None for an ordinary header, the number for a Content-Length
         self._known: dict[tuple[str, str], int | None] = {}
+        self._heads: dict[tuple[Any, ...], bytes] = {}
+
+    def head(self, status: int, headers: list[tuple[str, str]]) -> bytes:
+        """`text_head` of headers that `check` has returned, which most responses of an app have in common."""
+        key = (status, *headers)
+        head = self._heads.get(key)
+        if head is None:
+            head = text_head(status, headers)
+            _remember(self._heads, key, head)
+        return head
 
     def check(self, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
         """Returns a new list to send and the Content-Length in it, or None.
@@ -98,11 +110,26 @@ class TextHeaders:
 class ByteHeaders:
     """The headers of ASGI responses: a cache from a pair to the same with its name in lower case. One per worker."""
 
-    __slots__ = ("_known", "_lengths")
+    __slots__ = ("_heads", "_known", "_lengths")
 
     def __init__(self) -> None:
         self._known: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
         self._lengths: set[tuple[bytes, bytes]] = set()  # those of them that are a Content-Length
+        self._heads: dict[tuple[Any, ...], bytes] = {}
+
+    def head(self, status: int, headers: Iterable[Any]) -> bytes:
+        """The head of a RESPONSE with these headers. Raises what `check` does."""
+        if type(headers) is not list:
+            headers = list(headers)
+        key = (status, *headers)
+        try:
+            head = self._heads.get(key)
+        except TypeError:  # pairs that are lists
+            return byte_head((status, self.check(headers)))
+        if head is None:
+            head = byte_head((status, self.check(headers)))
+            _remember(self._heads, key, head)
+        return head
 
     def check(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
         """Returns a new list to send. Raises TypeError or ValueError that names the header and what is wrong."""
@@ -169,6 +196,13 @@ def byte_head(head: tuple[int | str, _Pairs] | _Pairs) -> bytes:
     if len(packed) > MAX_HEAD:
         raise _too_large(packed)
     return packed
+
+
+def _remember(heads: dict[tuple[Any, ...], bytes], key: tuple[Any, ...], head: bytes) -> None:
+    if len(head) <= _CACHED_HEAD:
+        if len(heads) >= _HEADS:
+            heads.clear()
+        heads[key] = head
 
 
 def _too_large(head: bytes) -> ValueError:  # a frame over its cap would end the worker

@@ -265,7 +265,7 @@ class Request(Stream):
             self._start(block, last)
 
     def _start(self, block: bytes, end: bool) -> None:
-        head = text_head(self._status, self._headers)
+        head = self._worker.headers.head(self._status, self._headers)
         self._started = True
         self.send(head, block, end)
 
