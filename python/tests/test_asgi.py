@@ -306,6 +306,16 @@ def test_header_names_are_sent_in_lower_case_and_values_in_order(worker: Worker)
         assert got.headers == [(b"set-cookie", b"a=1"), (b"x-cafe", b"\xe9"), (b"set-cookie", b"b=2")]
 
 
+def test_each_response_has_its_own_head_whatever_was_sent_before(worker: Worker) -> None:
+    for number in (*range(300), 0, 299):  # more than are remembered
+        headers = [(b"x-number", str(number).encode())]
+        for status in (200, 404):
+            got = worker.get("/header", **{"test.headers": headers, "test.status": status})
+            assert (got.status, got.headers) == (status, headers)
+        got = worker.get("/header", **{"test.headers": [list(pair) for pair in headers]})
+        assert (got.status, got.headers) == (200, headers)
+
+
 def test_headers_about_the_connection_are_left_out(worker: Worker) -> None:
     headers = [(b"Connection", b"close"), (b"transfer-encoding", b"chunked"), (b"x-kept", b"1")]
     for _ in range(2):

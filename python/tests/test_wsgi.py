@@ -315,6 +315,14 @@ def test_what_is_no_wsgi_response_is_an_error_that_says_why(liberal: Worker, pat
     assert message in got.error[0]
 
 
+def test_each_response_has_its_own_head_whatever_was_sent_before(liberal: Worker) -> None:
+    for number in (*range(300), 0, 299):  # more than are remembered
+        headers = [("X-Number", str(number)), PLAIN]
+        for status in ("200 OK", "404 Not Found"):
+            got = liberal.get("/header", **{"test.response": (status, headers)})
+            assert (got.status, got.headers[:2]) == (int(status[:3]), headers)
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "message"),
     [
