@@ -27,7 +27,7 @@ def main() -> None:
         if why:
             print(f"measuring on {sys.executable}, because {why}: Python {sid.PYTHONS[0]} in Debian sid")
         venv = venvs.ensure("bench", REQUIREMENTS, chosen or sys.executable)
-        run(venv / "bin/python", BENCHMARKS / "run.py", *sys.argv[1:])
+        run(venv / "bin/python", "run.py", *sys.argv[1:], cwd=BENCHMARKS)
         return
     root = sid.ensure_root()
     python = sid.ensure_venv(root, "bench", sid.PYTHONS[0], REQUIREMENTS)
