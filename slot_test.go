@@ -213,7 +213,14 @@ func TestSlotThatIsRetiredEndsItsWorker(t *testing.T) {
 }
 
 func TestSlotCutsOffWhatIsLeftAtTheEndOfTheDrainTimeout(t *testing.T) {
-	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1, DrainTimeout: 50 * time.Millisecond}, never)
+	arrived := make(chan struct{}, 1) // before that it would go to the next worker
+	silent := func(f wire.Frame) ([]wire.Frame, error) {
+		if f.Type == wire.Request {
+			arrived <- struct{}{}
+		}
+		return nil, nil
+	}
+	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1, DrainTimeout: 50 * time.Millisecond}, silent)
 	server := testServer(t, p)
 	status := make(chan int)
 	go func() {
@@ -227,7 +234,7 @@ func TestSlotCutsOffWhatIsLeftAtTheEndOfTheDrainTimeout(t *testing.T) {
 		status <- response.StatusCode
 	}()
 	w := only(t, p)
-	eventually(t, "the request is open", func() bool { return p.openRequests() == 1 })
+	<-arrived
 	w.renew("test")
 	if got := <-status; got != http.StatusServiceUnavailable {
 		t.Errorf("a request that was cut off got %d, want 503", got)
