@@ -86,10 +86,6 @@ def _granian(case: Case, workers: int, upstream: Upstream) -> list[str]:
     return ["granian", *upstream.flags, "--workers", str(workers), "--interface", case.interface, *quiet, case.app]
 
 
-def _granian_wsgi(case: Case, workers: int, upstream: Upstream) -> list[str]:
-    return _granian(case, workers, upstream)
-
-
 def _granian_few_threads(case: Case, workers: int, upstream: Upstream) -> list[str]:
     return [*_granian(case, workers, upstream), "--blocking-threads", str(THREADS)]
 
@@ -141,7 +137,7 @@ CONTENDERS = {
         Contender("gunicorn-gevent", "Caddy + gunicorn gevent", _gunicorn_gevent),
         Contender("pywsgi", "Caddy + gevent.pywsgi", _pywsgi),
         Contender("uvicorn", "Caddy + uvicorn", _uvicorn),
-        Contender("granian-wsgi", "Caddy + granian", _granian_wsgi),
+        Contender("granian-wsgi", "Caddy + granian", _granian),
         Contender("granian-few-threads", f"Caddy + granian, {THREADS} threads", _granian_few_threads),
         Contender("granian-asgi", "Caddy + granian", _granian_asgi),
     )

@@ -25,26 +25,16 @@ def describe_machine() -> dict[str, str]:
 
 
 def describe_versions(caddy: Path, wrk: str) -> dict[str, str]:
-    """Versions of everything that takes part, and the commit of this tree."""
+    """Versions of everything that takes part, and the commit of this tree, which tools/bench.py tells."""
     # wrk prints its version and then exits with status 1, for want of a URL.
     version = subprocess.run([wrk, "--version"], capture_output=True, text=True, check=False).stdout.split(" ", 2)
     found = {
-        "Caddy Snake": _commit(),
+        "Caddy Snake": os.environ.get("CADDYSNAKE_COMMIT") or "unknown",
         "Caddy": _output([str(caddy), "version"]).split()[0],
         "Python": platform.python_version(),
         "wrk": version[1] if len(version) > 1 else "unknown",
     }
     return found | {package: importlib.metadata.version(package) for package in PACKAGES}
-
-
-def _commit() -> str:
-    if known := os.environ.get("CADDYSNAKE_COMMIT"):
-        return known
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return _output(command)
-    except (OSError, subprocess.CalledProcessError):
-        return "not in a git checkout"
 
 
 def _output(command: list[str]) -> str:

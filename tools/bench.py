@@ -11,7 +11,7 @@ import sys
 
 import sid
 import venvs
-from workspace import BINARY, ROOT, fail, run
+from workspace import BINARY, ROOT, environment, fail, run
 
 BENCHMARKS = ROOT / "benchmarks"
 REQUIREMENTS = BENCHMARKS / "requirements.txt"
@@ -27,7 +27,7 @@ def main() -> None:
         if why:
             print(f"measuring on {sys.executable}, because {why}: Python {sid.PYTHONS[0]} in Debian sid")
         venv = venvs.ensure("bench", REQUIREMENTS, chosen or sys.executable)
-        run(venv / "bin/python", "run.py", *sys.argv[1:], cwd=BENCHMARKS)
+        run(venv / "bin/python", "run.py", *sys.argv[1:], cwd=BENCHMARKS, env=environment(CADDYSNAKE_COMMIT=_commit()))
         return
     root = sid.ensure_root()
     python = sid.ensure_venv(root, "bench", sid.PYTHONS[0], REQUIREMENTS)
@@ -35,9 +35,12 @@ def main() -> None:
 
 
 def _commit() -> str:
-    """The commit of this tree, which there is no git in Debian sid to tell."""
+    """The commit of this tree: there is no git in Debian sid to tell it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not in a git checkout"
 
 
 if __name__ == "__main__":
