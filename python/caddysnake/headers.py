@@ -124,11 +124,12 @@ class ByteHeaders:
         key = (status, *headers)
         try:
             head = self._heads.get(key)
-        except TypeError:  # pairs that are lists
+        except (TypeError, ValueError):  # pairs that are lists, views that are writable: they have no hash
             return byte_head((status, self.check(headers)))
         if head is None:
             head = byte_head((status, self.check(headers)))
-            _remember(self._heads, key, head)
+            if all(type(name) is type(value) is bytes for name, value in headers):  # others may change
+                _remember(self._heads, key, head)
         return head
 
     def check(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
@@ -140,7 +141,7 @@ class ByteHeaders:
             result = [known[pair] for pair in headers]
             if len(self._lengths.intersection(headers)) < 2:
                 return result
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             pass
         return self._check_slowly(headers)
 

@@ -316,6 +316,12 @@ def test_each_response_has_its_own_head_whatever_was_sent_before(worker: Worker)
         assert (got.status, got.headers) == (200, headers)
 
 
+@pytest.mark.parametrize("kind", ["readonly", "writable"])
+def test_a_header_that_is_a_view_is_sent_as_it_is_now(worker: Worker, kind: str) -> None:
+    sent = [worker.get(f"/header_view?{kind}").headers for _ in range(4)]
+    assert sent == [[(b"x-view", b"first ")], [(b"x-view", b"second")]] * 2
+
+
 def test_headers_about_the_connection_are_left_out(worker: Worker) -> None:
     headers = [(b"Connection", b"close"), (b"transfer-encoding", b"chunked"), (b"x-kept", b"1")]
     for _ in range(2):

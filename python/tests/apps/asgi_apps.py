@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import mmap
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -321,6 +322,19 @@ async def view_header(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(f"{type(exc).__name__}: {exc}".encode()))
     else:
         await send(body(b"sent"))
+
+
+_buffer = mmap.mmap(-1, 6)  # hashable, and yet it changes
+_buffer[:] = b"first "
+_views = {b"readonly": memoryview(_buffer).toreadonly(), b"writable": memoryview(_buffer)}
+
+
+async def view_header_view(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends a header whose value is a view of one buffer, which is changed after each response."""
+    headers = [(b"x-view", _views[scope["query_string"]])]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send(body(b"sent"))
+    _buffer[:] = b"second" if _buffer[:] == b"first " else b"first "
 
 
 async def view_kinds(scope: Scope, receive: Receive, send: Send) -> None:
