@@ -16,7 +16,7 @@ from .exchange import ClientGone, Exchange
 from .files import Channel
 from .headers import ByteHeaders, byte_head
 from .lifespan import Lifespan
-from .wire import EARLY_FRAMES, EARLY_TIME, END, HEADER_SIZE, MAX_DATA, PARTS, newest, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, PARTS, is_due, newest, pack_header
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -25,7 +25,6 @@ App = Callable[..., Any]
 
 _TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 
-HOLD = 0.002  # seconds that a finished response may wait for others before it is sent
 LONG_HOLD = 0.003  # seconds: a response held for so long has waited for a step of the app's that blocks the loop
 WARY = 64  # how often all is sent at once after such a step, since there may be more of them
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
@@ -152,10 +151,8 @@ class Server:
 
     def flush_overdue(self) -> None:
         """Sends what has been held for long, or is much already: who is done does not wait for all of the same turn."""
-        if self._out:
-            held = monotonic() - self._held_since
-            if held > HOLD or (held < EARLY_TIME and len(self._out) >= EARLY_FRAMES * PARTS):
-                self.flush()
+        if self._out and is_due(monotonic() - self._held_since, len(self._out)):
+            self.flush()
 
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""

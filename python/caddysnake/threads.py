@@ -53,10 +53,9 @@ from time import monotonic, sleep
 
 from . import wire
 from .stream import ClientGone, NewStream, RequestTimeout, Stream
-from .wire import EARLY_FRAMES, EARLY_TIME, END, HEADER_SIZE, PARTS, newest
+from .wire import END, HEADER_SIZE, is_due, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
-HOLD = 0.002  # seconds that a finished response waits for others: each send has others take the processor from the app
 MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
 COMPUTING = 0.02  # seconds inside the app after which it does not matter any more whether the leader computes
 TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
@@ -292,11 +291,9 @@ class Scheduler:
             self._began = now = monotonic()
             if not self._out:
                 held_since = now
-            else:
-                held = now - held_since
-                if held > HOLD or (held < EARLY_TIME and len(self._out) >= EARLY_FRAMES * PARTS):
-                    self.flush()
-                    held_since = now
+            elif is_due(now - held_since, len(self._out)):
+                self.flush()
+                held_since = now
             role.release()
             fresh().run(stream.run)
             stream = None

@@ -42,12 +42,12 @@ WINDOW = 256 << 10  # bytes of data that may be under way in one direction of on
 MESSAGE_COST = 64  # bytes that a TEXT or BINARY frame costs on top of its data: empty messages are not free
 MARSHAL_VERSION = 2  # no references, nothing that Caddy's decoder does not know
 
+PARTS = 3  # what a frame is held as: prefix, head, data
+_HOLD = 0.002  # seconds that a finished response waits for others: each send has others take the processor from the app
 # So many frames made within so few seconds, and it is Caddy that is behind, not the app: it gets them at once. An app
 # that takes longer is not interrupted so soon.
-EARLY_FRAMES = 8
-EARLY_TIME = 0.0002
-
-PARTS = 3  # what a frame is held as: prefix, head, data
+_EARLY_FRAMES = 8
+_EARLY_TIME = 0.0002
 
 _BUFFER = 256 << 10
 _NOTHING = memoryview(b"")
@@ -196,6 +196,11 @@ def send(sock: socket.socket, parts: list[bytes | memoryview], size: int) -> mem
     except BlockingIOError:
         sent = 0
     return _NOTHING if sent == size else memoryview(data or b"".join(parts))[sent:]
+
+
+def is_due(held: float, parts: int) -> bool:
+    """Whether finished responses leave though there is more to run: `parts` of them, held for `held` seconds."""
+    return held > _HOLD or (held < _EARLY_TIME and parts >= _EARLY_FRAMES * PARTS)
 
 
 def newest(last: int, number: int) -> int:
