@@ -264,6 +264,9 @@ func (a *App) watch(server *caddyhttp.Server) (*stripping, error) {
 func (a *App) Start() error {
 	if len(a.refs)+len(a.dynamic) > 0 {
 		raiseHeapFloor()
+		if err := calmSysmon(); err != nil {
+			a.logger.Debug("the runtime's monitor interrupts workers", zap.Error(err))
+		}
 	}
 	apps.changing.Lock()
 	logs.Store(&a.core)

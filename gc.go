@@ -16,32 +16,41 @@ const heapFloor = 32 << 20
 // user has set GOGC. A memory limit (GOMEMLIMIT, which Caddy sets to fit its container) counts as ever.
 var raiseHeapFloor = sync.OnceFunc(func() {
 	if os.Getenv("GOGC") == "" {
-		tuneHeap(&gcSentinel{})
+		percent := 100
+		nowAndAfterCollections(func() { percent = tuneHeap(percent) })
 	}
 })
 
-// gcSentinel is garbage at all times, so that its finalizer runs after each collection.
-type gcSentinel struct{ _ [16]byte }
-
-// gcPercent is what the last tuneHeap set. Only finalizers run it, one at a time.
-var gcPercent = 100
-
 // tuneHeap sets the percentage that makes the next collection begin at heapFloor, or at twice the live heap if that is
-// more, and comes back after it.
-func tuneHeap(sentinel *gcSentinel) {
+// more. It takes the percentage that is set, and returns the one that is now.
+func tuneHeap(set int) int {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	metrics.Read(live)
 	percent := floorPercent(live[0].Value.Uint64())
 	// Setting it stops the world for a moment: only when it makes a difference.
-	if percent > gcPercent*5/4 || percent < gcPercent*4/5 {
-		gcPercent = percent
-		debug.SetGCPercent(percent)
+	if percent <= set*5/4 && percent >= set*4/5 {
+		return set
 	}
-	runtime.SetFinalizer(sentinel, tuneHeap)
+	debug.SetGCPercent(percent)
+	return percent
 }
 
 // floorPercent is the GOGC for a live heap of so many bytes.
 func floorPercent(live uint64) int {
 	const mib = 1 << 20
 	return max(100, int(heapFloor*100/max(live, mib))-100)
+}
+
+// gcSentinel is garbage at all times, so that its finalizer runs after each collection.
+type gcSentinel struct{ _ [16]byte }
+
+// nowAndAfterCollections calls f now, and then after each collection of garbage, which load makes happen some times a
+// second and idleness every two minutes. f runs in the goroutine of finalizers: it must be short.
+func nowAndAfterCollections(f func()) {
+	var finalizer func(*gcSentinel)
+	finalizer = func(sentinel *gcSentinel) {
+		f()
+		runtime.SetFinalizer(sentinel, finalizer)
+	}
+	finalizer(&gcSentinel{})
 }
