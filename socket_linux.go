@@ -79,7 +79,8 @@ func (s *socket) Read(b []byte) (int, error) {
 // Spin implements wire.Spinner.
 func (s *socket) Spin(d time.Duration) { s.spin = d }
 
-// trySpinning reads what comes within s.spin.
+// trySpinning reads what comes within s.spin. After each look it lets others have the processor: the kernel often wakes
+// the worker on the very processor that woke it, even while another is idle.
 func (s *socket) trySpinning() bool {
 	if s.spin == 0 {
 		return false
@@ -88,6 +89,7 @@ func (s *socket) trySpinning() bool {
 		if s.tryRead(0) {
 			return true
 		}
+		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
 	return false
 }

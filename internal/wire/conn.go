@@ -21,10 +21,9 @@ const (
 	// crowd is how many streams are open when it pays to let others queue before a write. With fewer, stepping aside
 	// costs a request more than it saves: it comes back on another thread.
 	crowd = 4
-	// spinTime is how long a lone request looks for its response before it sleeps, if such waits have been shorter than
-	// spinWorth; docs/adr/0006-spinning.md has figures.
-	spinTime  = 60 * time.Microsecond
-	spinWorth = 150 * time.Microsecond
+	// spinTime is how long a lone request looks for its response before it sleeps, as long as such waits are shorter than
+	// that on average; docs/adr/0006-spinning.md has figures.
+	spinTime = 150 * time.Microsecond
 	// watchInterval is how long frames may wait when no request reads.
 	watchInterval = 5 * time.Millisecond
 )
@@ -342,7 +341,7 @@ func (c *Conn) readSome(b []byte) (int, error) {
 	if c.spinner == nil || open == 0 || open >= crowd {
 		return c.rw.Read(b)
 	}
-	if c.wait < spinWorth {
+	if c.wait < spinTime {
 		c.spinner.Spin(spinTime)
 		defer c.spinner.Spin(0)
 	}
