@@ -45,7 +45,7 @@ func (p *pace) finished(idle, declined bool) {
 	}
 }
 
-// ahead is how many requests the worker may hold beyond its threads: what it would finish in that time.
-func (p *pace) ahead(in time.Duration) int {
-	return min(int(p.perSec*in.Seconds()), maxAhead)
+// ahead is how many requests the worker may hold beyond its threads: what it would finish in aheadTime.
+func (p *pace) ahead() int {
+	return min(int(p.perSec*aheadTime.Seconds()), maxAhead)
 }

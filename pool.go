@@ -20,10 +20,9 @@ const (
 	loopWindow = 10_000
 	// maxAhead is how many requests a WSGI worker may hold beyond its threads.
 	maxAhead = 64
-	// aheadTime is how much work a WSGI worker may hold beyond its threads, and aheadTimeAlone one that serves alone: what
-	// waits inside it keeps no other worker idle.
-	aheadTime      = 2 * time.Millisecond
-	aheadTimeAlone = 5 * time.Millisecond
+	// aheadTime is how much work a WSGI worker may hold beyond its threads; docs/adr/0004-window-of-a-wsgi-worker.md has
+	// figures.
+	aheadTime = 5 * time.Millisecond
 )
 
 var (

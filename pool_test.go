@@ -159,36 +159,23 @@ func TestPoolStartFailures(t *testing.T) {
 
 func TestPaceWidensTheWindowOfAFastApp(t *testing.T) {
 	var p pace
-	if p.ahead(aheadTime) != 0 {
-		t.Errorf("a worker that nobody has watched gets %d requests ahead", p.ahead(aheadTime))
+	if p.ahead() != 0 {
+		t.Errorf("a worker that nobody has watched gets %d requests ahead", p.ahead())
 	}
 	start := time.Now()
 	p.since, p.count = start.Add(-pacePeriod), 200 // 200 in 2 ms
 	p.finished(false, false)
-	if p.ahead(aheadTime) != maxAhead {
-		t.Errorf("a worker that finishes 100 requests in a millisecond gets %d ahead, want %d", p.ahead(aheadTime), maxAhead)
+	if p.ahead() != maxAhead {
+		t.Errorf("a worker that finishes 100 requests in a millisecond gets %d ahead, want %d", p.ahead(), maxAhead)
 	}
 	p.finished(false, true)
-	if p.ahead(aheadTime) != 0 {
-		t.Errorf("a worker that declined gets %d requests ahead", p.ahead(aheadTime))
+	if p.ahead() != 0 {
+		t.Errorf("a worker that declined gets %d requests ahead", p.ahead())
 	}
 	p.since, p.count = start.Add(-time.Second), 10
 	p.finished(false, false)
-	if p.ahead(aheadTime) != 0 {
-		t.Errorf("a worker that takes 100 ms for each request gets %d ahead", p.ahead(aheadTime))
-	}
-}
-
-func TestWindowIsWiderForAWorkerThatServesAlone(t *testing.T) {
-	p := &pool{settings: settings{Interface: interfaceWSGI, Runtime: runtimeSync, Threads: 4}}
-	w := &worker{pool: p, pace: pace{perSec: 5000}} // 5 in a millisecond
-	p.workers = []*worker{w}
-	if got := w.window(); got != 4+25 {
-		t.Errorf("alone, it may hold %d requests, want its 4 threads and 25 more", got)
-	}
-	p.workers = []*worker{w, {pool: p}}
-	if got := w.window(); got != 4+10 {
-		t.Errorf("beside another one, it may hold %d requests, want its 4 threads and 10 more", got)
+	if p.ahead() != 0 {
+		t.Errorf("a worker that takes 100 ms for each request gets %d ahead", p.ahead())
 	}
 }
 

@@ -102,11 +102,7 @@ func (w *worker) window() int {
 	if !w.pool.settings.threaded() {
 		return loopWindow
 	}
-	in := aheadTime
-	if len(w.pool.workers) == 1 {
-		in = aheadTimeAlone
-	}
-	return w.pool.settings.Threads + w.pace.ahead(in)
+	return w.pool.settings.Threads + w.pace.ahead()
 }
 
 // startError is the reason that the worker itself gave for not starting.
