@@ -4,7 +4,8 @@ import os
 
 SIEGE = os.environ.get("CADDYSNAKE_SIEGE") == "1"
 
-# The files whose tests are about Caddy's part, which no Python changes: without SIEGE they run on the newest alone.
+# Files and tests that are about Caddy's part, which no Python changes, or that take very long: without SIEGE they run
+# on the newest Python alone.
 CADDYS_PART = (
     "conformance/test_files.py",
     "test_autoreload_browser.py",
@@ -15,9 +16,15 @@ CADDYS_PART = (
     "test_python_reload.py",
     "test_python_server.py",
     "test_recycling.py",
+    "test_scaling.py",
+    "test_sse.py",
+    "test_sysmon.py",
+    "test_thread_reload.py::test_reloads_leave_nothing",
+    "test_unread_bodies.py",
     "test_waiting.py",
     "test_websocket_http2.py",
     "test_websocket_idle.py",
+    "test_websocket_tls.py",
     "threats/",
 )
 
