@@ -179,6 +179,14 @@ func TestPaceWidensTheWindowOfAFastApp(t *testing.T) {
 	}
 }
 
+func TestWindowIsTheThreadsAndTheWorkAhead(t *testing.T) {
+	p := &pool{settings: settings{Interface: interfaceWSGI, Runtime: runtimeSync, Threads: 4}}
+	w := &worker{pool: p, pace: pace{perSec: 5000}} // 5 in a millisecond
+	if got := w.window(); got != 4+25 {
+		t.Errorf("it may hold %d requests, want its 4 threads and 25 more", got)
+	}
+}
+
 func TestPoolRefusesWhoLeavesAtThatMomentOnce(t *testing.T) {
 	p := testPool(t, settings{Interface: interfaceASGI, Workers: 1}, never)
 	p.mu.Lock()
