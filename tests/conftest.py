@@ -1,10 +1,13 @@
 """Fixtures of the end-to-end tests. See support/__init__.py for how to use them."""
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler.loadscope import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from support import not_in_threads, siege
 from support.browser import Browser, find
@@ -37,10 +40,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pythons = siege.pythons(metafunc.definition.nodeid, found)
         only = metafunc.definition.get_closest_marker("only_thread")
         chosen = [worker for worker in workers(pythons) if worker.runtime == "thread" or not only]
-        # The tests of a file share servers if they run on the same kind of worker, and no others.
-        file = metafunc.module.__name__
-        groups = [pytest.param(worker, marks=pytest.mark.xdist_group(f"{file}-{worker}")) for worker in chosen]
-        metafunc.parametrize("worker", groups, ids=str, scope="session")
+        metafunc.parametrize("worker", chosen, ids=str, scope="session")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Leave tests that share servers in one process: those of a file on the same kind of worker, and no others.
+
+    The groups that pytest-xdist has for this are without effect in pytest 9.2.
+    """
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = _together
+    return scheduler
+
+
+def _together(test: str) -> str:
+    kind = re.search(r"[-\[](\d+\.\d+-(?:process|thread))[-\]]", test)
+    return f"{test.partition('::')[0]} {kind[1] if kind else ''}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,6 +68,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = {item for item in threaded if not_in_threads.reason(item)}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=list(left_out))
+    if hasattr(config, "workerinput"):
+        # Of several processes none is to be left alone with a long file: one whose tests start servers of their own.
+        own = Counter(_together(item.nodeid) for item in items if "serve" in getattr(item, "fixturenames", ()))
+        items.sort(key=lambda item: (-own[_together(item.nodeid)], _together(item.nodeid)))
 
 
 def _runtime(item: pytest.Item) -> str | None:

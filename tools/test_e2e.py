@@ -10,7 +10,8 @@ import pythons
 from workspace import BINARY, ROOT, environment, fail, run
 
 # Tests wait much for processes to start and end. What shares servers stays together (tests/conftest.py).
-PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=loadgroup")
+IN_OUR_ORDER = ("--dist=loadscope", "--no-loadscope-reorder")
+PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={2 * (os.cpu_count() or 1)}", *IN_OUR_ORDER)
 ALONE = ("-q", "-m", "alone")
 
 
