@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: run build test test-go test-python test-e2e test-autobahn test-sid sid fuzz siege test-sanitizers lint check-builds bench clean
+.PHONY: run build test venvs test-go test-python test-e2e test-autobahn test-sid sid fuzz siege test-sanitizers lint check-builds bench clean
 
 run: build ## build, and serve the examples on http://localhost:9080
 	@$(PYTHON) tools/run_examples.py
@@ -12,6 +12,9 @@ build: ## build bin/caddy
 	@$(PYTHON) tools/build.py
 
 test: test-go fuzz test-python test-e2e test-autobahn ## install and run all tests
+
+venvs: ## make the virtual environments that the tests need, which they do by themselves
+	@$(PYTHON) tools/pythons.py
 
 test-go:
 	@$(PYTHON) tools/test_go.py

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from golang import cgo, go, go_environment
@@ -16,22 +17,32 @@ MINGW = "x86_64-w64-mingw32-gcc"
 
 def main() -> None:
     """Build Caddy with the plugin in each way that `make build` does not, and look for the plugin in the results."""
-    with tempfile.TemporaryDirectory() as scratch:
-        if cgo():
-            plain = Path(scratch, "caddy-without-cgo")
-            run(go(), "build", "-o", plain, "./cmd/caddy", env=go_environment() | {"CGO_ENABLED": "0"})
-            _expect_plugin(plain)
-            _expect_no_threads(plain, Path(scratch, "Caddyfile"))
-        made = Path(scratch, "caddy-by-xcaddy")
-        xcaddy = (go(), "tool", f"-modfile={TOOLS}", "xcaddy")
-        # A replaced module needs some version, or xcaddy asks the module proxy for one.
-        plugin = f"{PLUGIN}@v0.0.0={ROOT}"
-        run(*xcaddy, "build", _caddy_version(), "--with", plugin, "--output", made, env=go_environment())
-        _expect_plugin(made)
-        _build_for_windows(Path(scratch, "caddy.exe"))
+    checks = (_build_without_cgo, _build_with_xcaddy, _build_for_windows)
+    # At once, as xcaddy mostly waits for modules.
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor() as together:
+        for check in [together.submit(check, Path(scratch)) for check in checks]:
+            check.result()
 
 
-def _build_for_windows(made: Path) -> None:
+def _build_without_cgo(scratch: Path) -> None:
+    if not cgo():
+        return  # as `make build` does it
+    made = scratch / "caddy-without-cgo"
+    run(go(), "build", "-o", made, "./cmd/caddy", env=go_environment() | {"CGO_ENABLED": "0"})
+    _expect_plugin(made)
+    _expect_no_threads(made, scratch / "Caddyfile")
+
+
+def _build_with_xcaddy(scratch: Path) -> None:
+    made = scratch / "caddy-by-xcaddy"
+    xcaddy = (go(), "tool", f"-modfile={TOOLS}", "xcaddy")
+    # A replaced module needs some version, or xcaddy asks the module proxy for one.
+    plugin = f"{PLUGIN}@v0.0.0={ROOT}"
+    run(*xcaddy, "build", _caddy_version(), "--with", plugin, "--output", made, env=go_environment())
+    _expect_plugin(made)
+
+
+def _build_for_windows(scratch: Path) -> None:
     """Compile and link it, and compile its tests; nothing of it can be run here."""
     if shutil.which(MINGW) is None:
         if IN_CI:
@@ -41,7 +52,7 @@ def _build_for_windows(made: Path) -> None:
     env = go_environment(GOOS="windows", GOARCH="amd64", CC=MINGW) | {"CGO_ENABLED": "1"}
     warnings = ("-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only")
     run(MINGW, *warnings, "caddysnake.c")
-    run(go(), "build", "-o", made, "./cmd/caddy", env=env)
+    run(go(), "build", "-o", scratch / "caddy.exe", "./cmd/caddy", env=env)
     run(go(), "vet", "./...", env=env)
 
 

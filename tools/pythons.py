@@ -1,4 +1,4 @@
-"""The Pythons that the tests run on."""
+"""The Pythons that the tests run on. Run as a command, it makes the virtual environment of each."""
 
 import json
 import os
@@ -85,3 +85,13 @@ def _probe(path: str) -> Python | None:
     except OSError:
         return None
     return Python(*json.loads(result.stdout)) if result.returncode == 0 else None
+
+
+def main() -> None:
+    """What the tests would else make when they come to it; it mostly waits for packages."""
+    for python in reversed(find()):  # the newest is the first that is needed
+        test_venv(python)
+
+
+if __name__ == "__main__":
+    main()
