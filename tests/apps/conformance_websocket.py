@@ -211,9 +211,9 @@ async def late(scope: Scope, receive: Receive, send: Send) -> None:
 
 @case
 async def doze(scope: Scope, receive: Receive, send: Send) -> None:
-    """Receives nothing for a second, then closes."""
+    """Receives nothing for a second, or as many as the query says, then closes."""
     await _accept(receive, send)
-    await asyncio.sleep(1)
+    await asyncio.sleep(int(scope["query_string"] or 1))
     await send({"type": "websocket.close", "code": 4000})
 
 
