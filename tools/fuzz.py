@@ -14,9 +14,9 @@ from pathlib import Path
 from golang import go, go_environment
 from workspace import ROOT, fail, output
 
-# Of one target: 1 to 10 s on two cores. Not a time, because at its end Go may take its own deadline for a failure of
+# Of one target: 1 to 20 s on two cores. Not a time, because at its end Go may take its own deadline for a failure of
 # the target (golang/go#75804).
-INPUTS = 30_000
+INPUTS = 60_000
 # What links all of Caddy resets the coverage counters of all of it each time.
 SLOWER = 20
 

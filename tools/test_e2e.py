@@ -9,8 +9,9 @@ import sys
 import pythons
 from workspace import BINARY, ROOT, environment, fail, run
 
-# Tests wait much for processes to start and end. What shares servers stays together (tests/conftest.py).
+# What shares servers stays together, and the long files come first (tests/conftest.py).
 IN_OUR_ORDER = ("--dist=loadscope", "--no-loadscope-reorder")
+# Tests wait much for processes to start and end.
 PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={2 * (os.cpu_count() or 1)}", *IN_OUR_ORDER)
 ALONE = ("-q", "-m", "alone")
 

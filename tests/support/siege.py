@@ -8,7 +8,6 @@ SIEGE = os.environ.get("CADDYSNAKE_SIEGE") == "1"
 # on the newest Python alone.
 CADDYS_PART = (
     "conformance/test_files.py",
-    "test_autoreload.py",
     "test_autoreload_browser.py",
     "test_drain.py",
     "test_dynamic.py",
@@ -17,9 +16,6 @@ CADDYS_PART = (
     "test_python_reload.py",
     "test_python_server.py",
     "test_recycling.py",
-    "test_request_timeout.py::test_a_request_that_goes_on_all_the_same_costs_its_worker_alone",
-    "test_request_timeout.py::test_a_worker_that_blocks_is_replaced",
-    "test_request_timeout.py::test_requests_that_a_blocked_worker_has_no_room_for_get_a_504_too",
     "test_scaling.py",
     "test_sse.py",
     "test_sysmon.py",

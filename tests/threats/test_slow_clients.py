@@ -22,7 +22,7 @@ from support.worker import Worker
 pytestmark = pytest.mark.alone
 
 CLIENTS = 2000 if SIEGE else 500
-SECONDS = 3 if SIEGE else 1  # how long ordinary requests are sent and measured meanwhile
+SECONDS = 3 if SIEGE else 2  # how long ordinary requests are sent and measured meanwhile
 P99 = 0.1  # seconds
 MEMORY = CLIENTS / 4  # megabytes for Caddy and for each worker: a window of 256 KiB for each client
 APPS = {
