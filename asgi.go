@@ -9,83 +9,55 @@ import (
 // interfaceASGI is what settings.Interface is for an ASGI app.
 const interfaceASGI = "asgi"
 
-// The versions that the scope names: ASGI 3.0, HTTP and WebSocket message format 2.5.
+// Extensions that depend on the client, as bits (ASGI, "Extensions"). The worker adds those that send descriptors.
 const (
-	asgiVersion = "3.0"
-	httpVersion = "2.5"
+	extensionEarlyHint = 1 << iota
+	extensionTrailers
 )
 
-// appendScope appends the ASGI scope of req (ASGI HTTP message format, "HTTP Connection Scope"), all but state, which the
-// worker adds.
+// appendScope appends what the worker makes the ASGI scope of req from (ASGI HTTP message format, "HTTP Connection
+// Scope"): a tuple in the order of docs/internals.md. Keys that come each time would cost the worker more than their values.
 func appendScope(b []byte, req *request, _ *settings) []byte {
-	b = marshal.AppendDict(b)
-	b = appendText(b, "type", "http")
-	b = appendText(b, "method", req.Method)
-	b = appendText(b, "scheme", req.scheme)
-	b = appendConnection(b, req)
-	b = appendExtensions(marshal.AppendKey(b, "extensions"), req)
-	return marshal.AppendDictEnd(b)
+	extensions := 0
+	if req.ProtoAtLeast(1, 1) {
+		extensions |= extensionEarlyHint
+	}
+	if req.takesTrailers() {
+		extensions |= extensionTrailers
+	}
+	return marshal.AppendNone(appendConnection(b, req, req.scheme, extensions))
 }
 
-// appendWebSocketScope appends the ASGI scope of a handshake ("WebSocket Connection Scope"), all but state.
+// appendWebSocketScope appends the same of a handshake ("WebSocket Connection Scope"), which has subprotocols.
 func appendWebSocketScope(b []byte, req *request, _ *settings) []byte {
-	b = marshal.AppendDict(b)
-	b = appendText(b, "type", "websocket")
-	b = appendText(b, "scheme", webSocketScheme(req))
-	b = appendConnection(b, req)
+	b = appendConnection(b, req, webSocketScheme(req), 0)
 	names := subprotocols(req.Request)
-	b = marshal.AppendList(marshal.AppendKey(b, "subprotocols"), len(names))
+	b = marshal.AppendList(b, len(names))
 	for _, name := range names {
 		b = marshal.AppendString(b, name)
 	}
-	b = marshal.AppendDict(marshal.AppendKey(b, "extensions"))
-	b = appendEmpty(b, "websocket.http.response")
-	if req.TLS != nil {
-		b = appendTLS(marshal.AppendKey(b, "tls"), req.TLS)
-	}
-	b = marshal.AppendDictEnd(b)
-	return marshal.AppendDictEnd(b)
+	return b
 }
 
-// appendConnection appends what all scopes have.
-func appendConnection(b []byte, req *request) []byte {
-	b = marshal.AppendDict(marshal.AppendKey(b, "asgi"))
-	b = appendText(b, "version", asgiVersion)
-	b = appendText(b, "spec_version", httpVersion)
-	b = marshal.AppendDictEnd(b)
-	b = appendText(b, "http_version", scopeHTTPVersion(req))
-	b = appendText(b, "root_path", req.rootPath)
-	b = appendText(b, "path", req.rootPath+req.path)
-	b = marshal.AppendBytes(marshal.AppendKey(b, "raw_path"), rawPath(req))
-	b = marshal.AppendBytes(marshal.AppendKey(b, "query_string"), req.URL.RawQuery)
-	b = appendHeaderPairs(marshal.AppendKey(b, "headers"), req)
-	b = appendAddress(marshal.AppendKey(b, "client"), req.clientIP, req.clientPort)
+// appendConnection appends all of the tuple but its last value.
+func appendConnection(b []byte, req *request, scheme string, extensions int) []byte {
+	b = marshal.AppendTuple(b, 13)
+	b = marshal.AppendString(b, req.Method)
+	b = marshal.AppendString(b, scheme)
+	b = marshal.AppendString(b, scopeHTTPVersion(req))
+	b = marshal.AppendString(b, req.rootPath)
+	b = marshal.AppendString(b, req.rootPath+req.path)
+	b = marshal.AppendBytes(b, rawPath(req))
+	b = marshal.AppendBytes(b, req.URL.RawQuery)
+	b = appendHeaderPairs(b, req)
+	b = appendAddress(b, req.clientIP, req.clientPort)
 	name, port := req.server()
-	return appendAddress(marshal.AppendKey(b, "server"), name, port)
-}
-
-// appendExtensions appends a request's extensions that depend on the client (ASGI, "Extensions"). The worker adds those that send
-// descriptors.
-func appendExtensions(b []byte, req *request) []byte {
-	b = marshal.AppendDict(b)
-	if req.ProtoAtLeast(1, 1) {
-		b = appendEmpty(b, "http.response.early_hint")
+	b = appendAddress(b, name, port)
+	b = marshal.AppendInt(b, int64(extensions))
+	if req.TLS == nil {
+		return marshal.AppendNone(b)
 	}
-	if req.takesTrailers() {
-		b = appendEmpty(b, "http.response.trailers")
-	}
-	if req.TLS != nil {
-		b = appendTLS(marshal.AppendKey(b, "tls"), req.TLS)
-	}
-	return marshal.AppendDictEnd(b)
-}
-
-func appendEmpty(b []byte, key string) []byte {
-	return marshal.AppendDictEnd(marshal.AppendDict(marshal.AppendKey(b, key)))
-}
-
-func appendText(b []byte, key, value string) []byte {
-	return marshal.AppendString(marshal.AppendKey(b, key), value)
+	return appendTLS(b, req.TLS)
 }
 
 func appendAddress(b []byte, host string, port int) []byte {

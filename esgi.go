@@ -48,6 +48,10 @@ func appendESGI(b []byte, req *request, proto, scheme string) []byte {
 	return marshal.AppendDictEnd(b)
 }
 
+func appendText(b []byte, key, value string) []byte {
+	return marshal.AppendString(marshal.AppendKey(b, key), value)
+}
+
 // appendHeaderDict appends the headers with lower-case names. The worker interns those that most requests have.
 func appendHeaderDict(b []byte, req *request) []byte {
 	b = marshal.AppendDict(b)

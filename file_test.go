@@ -14,7 +14,6 @@ import (
 	"encoding/binary"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,18 +220,13 @@ func TestTLSExtension(t *testing.T) {
 		Version: tls.VersionTLS12, CipherSuite: tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 		PeerCertificates: []*x509.Certificate{certificate},
 	}
-	r, err := http.NewRequest(http.MethodGet, "https://localhost/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.TLS = state
 	shown := func() map[string]any {
 		t.Helper()
-		value, err := marshal.Decode(appendExtensions(nil, &request{Request: r}))
+		value, err := marshal.Decode(appendTLS(nil, state))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return value.(map[string]any)["tls"].(map[string]any)
+		return value.(map[string]any)
 	}
 	got := shown()
 	if want := `CN=Zoë,O=\#1,O=Second\, \<first\>,C=DE`; got["client_cert_name"] != want {

@@ -101,8 +101,8 @@ func TestHTTP3HintsAndTrailers(t *testing.T) {
 // The app is told of the version, and gets a body of many frames.
 func TestHTTP3Bodies(t *testing.T) {
 	for name, version := range map[string][]byte{
-		interfaceWSGI: appendVar(nil, "SERVER_PROTOCOL", "HTTP/3.0"),
-		interfaceASGI: appendText(nil, "http_version", "3"),
+		interfaceWSGI: marshal.AppendLatin1(nil, "HTTP/3.0"),
+		interfaceASGI: marshal.AppendString(marshal.AppendString(nil, "https"), "3"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			told := make(chan []byte, 1)

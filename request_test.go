@@ -3,6 +3,7 @@ package caddysnake
 import (
 	"bufio"
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -72,19 +73,36 @@ func asLatin1(s string) string {
 	return string(runes)
 }
 
+// The first names of the tuples that appendEnviron and appendScope make.
+var (
+	environNames = []string{"REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_URI"}
+	scopeNames   = []string{"method", "scheme", "http_version", "root_path", "path", "raw_path", "query_string", "headers"}
+)
+
 // told returns what both interfaces are told of a request.
 func told(t *testing.T, req request) (environ, scope map[string]any) {
 	t.Helper()
 	s := &settings{Workers: 1, Threads: 1}
-	for dict, b := range map[*map[string]any][]byte{
-		&environ: appendEnviron(nil, &req, s),
-		&scope:   appendScope(nil, &req, s),
+	environ, scope = map[string]any{}, map[string]any{}
+	for _, made := range []struct {
+		told  map[string]any
+		names []string
+		head  []byte
+	}{
+		{environ, environNames, appendEnviron(nil, &req, s)},
+		{scope, scopeNames, appendScope(nil, &req, s)},
 	} {
-		value, err := marshal.Decode(b)
+		value, err := marshal.Decode(made.head)
 		if err != nil {
 			t.Fatal(err)
 		}
-		*dict = value.(map[string]any)
+		values := value.([]any)
+		for i, name := range made.names {
+			made.told[name] = values[i]
+		}
+		if others, ok := values[len(values)-1].(map[string]any); ok {
+			maps.Copy(made.told, others)
+		}
 	}
 	return environ, scope
 }

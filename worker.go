@@ -251,6 +251,8 @@ func startHead(s settings, id, descriptors, monitor int) []byte {
 	b = marshal.AppendInt(marshal.AppendKey(b, "workers"), int64(s.mostWorkers()))
 	b = marshal.AppendString(marshal.AppendKey(b, "runtime"), s.Runtime)
 	b = marshal.AppendInt(marshal.AppendKey(b, "threads"), int64(s.Threads))
+	b = marshal.AppendBool(marshal.AppendKey(b, "multithread"), s.isMultithread())
+	b = marshal.AppendBool(marshal.AppendKey(b, "multiprocess"), s.isMultiprocess())
 	b = marshal.AppendString(marshal.AppendKey(b, "lifespan"), s.Lifespan)
 	b = marshal.AppendString(marshal.AppendKey(b, "working_dir"), s.WorkingDir)
 	b = marshal.AppendInt(marshal.AppendKey(b, "descriptors"), int64(descriptors))

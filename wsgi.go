@@ -10,21 +10,24 @@ import (
 // interfaceWSGI is what settings.Interface is for a WSGI app.
 const interfaceWSGI = "wsgi"
 
-// appendEnviron appends the WSGI environ of req (PEP 3333, "environ Variables"), all but wsgi.input, wsgi.errors and
-// wsgi.file_wrapper, which the worker adds. Its strings are the raw bytes taken as latin-1.
-func appendEnviron(b []byte, req *request, s *settings) []byte {
+// appendEnviron appends what the worker makes the WSGI environ of req from (PEP 3333, "environ Variables"): a tuple of
+// those that every request has, in the order of docs/internals.md, and last a dict of all others. Names that come each time
+// would cost the worker more than their values. Strings are the raw bytes taken as latin-1.
+func appendEnviron(b []byte, req *request, _ *settings) []byte {
 	serverName, serverPort := req.server()
+	b = marshal.AppendTuple(b, 11)
+	b = marshal.AppendLatin1(b, req.Method)
+	b = marshal.AppendLatin1(b, req.rootPath)
+	b = marshal.AppendLatin1(b, req.path)
+	b = marshal.AppendLatin1(b, req.URL.RawQuery)
+	b = marshal.AppendLatin1(b, req.target)
+	b = marshal.AppendLatin1(b, serverName)
+	b = marshal.AppendLatin1(b, strconv.Itoa(serverPort))
+	b = marshal.AppendLatin1(b, req.Proto)
+	b = marshal.AppendLatin1(b, req.clientIP)
+	b = marshal.AppendLatin1(b, req.scheme)
+
 	b = marshal.AppendDict(b)
-	b = appendVar(b, "REQUEST_METHOD", req.Method)
-	b = appendVar(b, "SCRIPT_NAME", req.rootPath)
-	b = appendVar(b, "PATH_INFO", req.path)
-	b = appendVar(b, "QUERY_STRING", req.URL.RawQuery)
-	b = appendVar(b, "REQUEST_URI", req.target)
-	b = appendVar(b, "SERVER_NAME", serverName)
-	b = appendVar(b, "SERVER_PORT", strconv.Itoa(serverPort))
-	b = appendVar(b, "SERVER_PROTOCOL", req.Proto)
-	b = appendVar(b, "SERVER_SOFTWARE", "Caddy")
-	b = appendVar(b, "REMOTE_ADDR", req.clientIP)
 	if req.clientPort != 0 {
 		b = appendVar(b, "REMOTE_PORT", strconv.Itoa(req.clientPort))
 	}
@@ -35,18 +38,18 @@ func appendEnviron(b []byte, req *request, s *settings) []byte {
 		b = appendVar(b, "HTTP_HOST", req.host)
 	}
 	b = appendHeaderVars(b, req)
-
-	b = marshal.AppendTuple(marshal.AppendKey(b, "wsgi.version"), 2)
-	b = marshal.AppendInt(marshal.AppendInt(b, 1), 0)
-	b = appendVar(b, "wsgi.url_scheme", req.scheme)
-	// Greenlets count as threads: others are in the app while one waits.
-	multithread := s.Threads > 1 || s.Runtime == runtimeGevent
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multithread"), multithread)
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.multiprocess"), s.mostWorkers() > 1 && s.WorkersRuntime != runtimeThread)
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.run_once"), false)
-	// The body ends where the input does, also without a Content-Length.
-	b = marshal.AppendBool(marshal.AppendKey(b, "wsgi.input_terminated"), true)
 	return marshal.AppendDictEnd(b)
+}
+
+// isMultithread is wsgi.multithread.
+func (s *settings) isMultithread() bool {
+	// Greenlets count as threads: others are in the app while one waits.
+	return s.Threads > 1 || s.Runtime == runtimeGevent
+}
+
+// isMultiprocess is wsgi.multiprocess.
+func (s *settings) isMultiprocess() bool {
+	return s.mostWorkers() > 1 && s.WorkersRuntime != runtimeThread
 }
 
 func appendVar(b []byte, key, value string) []byte {

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import extensions, importer, monitor, tasks, wire
+from . import extensions, importer, monitor, scopes, tasks, wire
 from .errors import Place, StartError, places
 from .exchange import ClientGone, Exchange
 from .files import Channel
-from .headers import ByteHeaders, byte_head
+from .headers import ByteHeaders, byte_head, check_status
 from .lifespan import Lifespan
 from .wire import END, HEADER_SIZE, MAX_DATA, PARTS, is_due, newest, pack_header
 
@@ -102,7 +102,7 @@ class Server:
         self._sock = sock
         self._decoder = decoder
         self._last = 0  # the highest stream number used
-        self._out: list[bytes | memoryview] = []
+        self.held: list[bytes | memoryview] = []  # leaves at the end of this turn of the loop
         self._out_size = 0
         self._held_since = 0.0
         self._wary = 0  # so often what is put is not held
@@ -134,9 +134,9 @@ class Server:
 
     def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
         """Adds a frame to what leaves at the end of this turn of the loop."""
-        if not self._out:
+        if not self.held:
             self._held_since = monotonic()
-        self._out += (prefix, head, data)
+        self.held += (prefix, head, data)
         self._out_size += HEADER_SIZE + len(head) + len(data)
         if self._out_size >= _MAX_HELD or self._wary:
             self.flush()
@@ -149,18 +149,17 @@ class Server:
             self._flushing = True
             self.loop.call_soon(self._end_turn)
 
-    def flush_overdue(self) -> None:
-        """Sends what has been held for long, or is much already: who is done does not wait for all of the same turn."""
-        if self._out and is_due(monotonic() - self._held_since, len(self._out)):
-            self.flush()
+    def is_overdue(self) -> bool:
+        """Whether what is held leaves at once: who is done does not wait for all others of the same turn."""
+        return is_due(monotonic() - self._held_since, len(self.held))
 
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
         if self.starts:
             self._hold_starts()
-        if self._unsent or not self._out:
+        if self._unsent or not self.held:
             return
-        parts, self._out = self._out, []
+        parts, self.held = self.held, []
         size, self._out_size = self._out_size, 0
         if self._wary:
             self._wary -= 1
@@ -220,10 +219,10 @@ class Server:
 
     def _take_frames(self) -> None:
         self._flushing = True  # at the end of this method
-        following, begin = self._decoder.next, self._begin
+        frames, decode, begin = self._decoder.frames, self._decoder.decode, self._begin
         try:
-            while (frame := following()) is not None:
-                kind, number, head, data = frame
+            while frames or decode():
+                kind, number, head, data = frames.popleft()
                 if kind & ~END == wire.REQUEST:
                     begin(number, head, data, kind >= END)
                 else:
@@ -232,18 +231,17 @@ class Server:
             self._break(exc)
         self._end_turn()
 
-    def _begin(self, number: int, scope: dict[str, Any], data: bytes, ended: bool) -> None:
+    def _begin(self, number: int, head: scopes.Head, data: bytes, ended: bool) -> None:
         self._last = newest(self._last, number)
+        request: Request | WebSocket
+        if ended or head[-1] is None:
+            scope = scopes.of_request(head, self.channel is not None)
+            request = Request(self, number, data, ended)
+        else:
+            scope = scopes.of_websocket(head)
+            request = self._web_socket(self, number)
         if self.state is not None:
             scope["state"] = self.state.copy()
-        request: Request | WebSocket
-        if not ended and scope["type"] == "websocket":
-            request = self._web_socket(self, number)
-        else:
-            if self.channel is not None:
-                scope["extensions"]["http.response.pathsend"] = {}
-                scope["extensions"]["http.response.zerocopysend"] = {}
-            request = Request(self, number, data, ended)
         # In a context of its own: a copy of this callback's, in which nothing is ever set.
         task = asyncio.Task(request.run(self._app, scope), loop=self.loop, **_EAGER)
         if not task.done():
@@ -251,6 +249,7 @@ class Server:
             self.running.add(request)
             if not request.closed:
                 self.streams.setdefault(number, request)  # a WebSocket may already be denied
+            request.suspended()
 
     def _on_frame(self, kind: int, number: int, head: Any, data: bytes) -> None:
         if kind == wire.STOP:
@@ -340,7 +339,14 @@ class Request(Exchange):
     __slots__ = ("_body", "_first", "_open", "_started", "head", "trailers")
 
     def __init__(self, server: Server, stream: int, data: bytes, ended: bool) -> None:
-        super().__init__(server, stream)
+        # What Exchange.__init__ does, without the call: so much is there of each request.
+        self.server = server
+        self.stream = stream
+        self._waiters = None
+        self.credit = wire.WINDOW
+        self.gone = False
+        self.closed = False
+        self.task = None
         self._first: bytes | None = data  # the first part of the body; None: the last part has been received
         self._body: wire.Body | None = None if ended else wire.Body(data)
         self.head: bytes | None = None  # of RESPONSE, until that is sent
@@ -350,7 +356,9 @@ class Request(Exchange):
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
         """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
-        self.server.flush_overdue()
+        server = self.server
+        if server.held and server.is_overdue():
+            server.flush()
         try:
             await app(scope, self.receive, self.send)
             if not self.closed:
@@ -358,7 +366,7 @@ class Request(Exchange):
         except BaseException as exc:
             self.fail(exc)
         if self.task is not None:
-            self.server.through(self)
+            server.through(self)
 
     async def receive(self) -> dict[str, Any]:
         """ASGI receive(): http.request until the body has been received, then http.disconnect when it is over."""
@@ -409,23 +417,25 @@ class Request(Exchange):
         elif kind == "http.response.start":
             if self._started:
                 raise RuntimeError("http.response.start was sent twice")
-            status = message["status"]
-            if type(status) is not int:
-                status = int(status)  # HTTPStatus
-            if not 200 <= status <= 999:
-                raise ValueError(f"the status of a response is 200 or more, not {status}")
             server = self.server
-            headers = message.get("headers", ())
+            status, headers = message["status"], message.get("headers", ())
             if message.get("trailers"):
-                self.head = byte_head((status, extensions.before_trailers(server.headers.check(headers))))
+                headers = extensions.before_trailers(server.headers.check(headers))
+                self.head = byte_head((check_status(status), headers))
                 self.trailers = []
             else:
                 self.head = server.headers.head(status, headers)
             self._started = self._open = True
-            server.starts.append(self)
-            server.flush_soon()
+            if self.task is not None:  # else this is the first step, and `suspended` comes after it
+                server.starts.append(self)
+                server.flush_soon()
         else:
             await extensions.send(self, kind, message)
+
+    def suspended(self) -> None:
+        """The first step is over, and the app has not returned."""
+        if self.head is not None:
+            self.server.starts.append(self)
 
     # What extensions.py needs
 

@@ -40,6 +40,9 @@ class Exchange:
         self.closed = False
         self.task: asyncio.Task[None] | None = None
 
+    def suspended(self) -> None:
+        """The app has not returned in its first step."""
+
     def feed(self, data: bytes, ended: bool) -> None:
         """Takes one DATA frame. Raises ProtocolError."""
         raise wire.ProtocolError("DATA where none is due")
@@ -75,7 +78,8 @@ class Exchange:
         """The next frame closes the stream."""
         self.closed = True
         self.server.streams.pop(self.stream, None)
-        self.wake()
+        if self._waiters:
+            self.wake()
 
     def wake(self) -> None:
         """Wakes all who wait for a change."""

@@ -163,9 +163,10 @@ class Scheduler:
 
     def _take_frames(self) -> None:
         self._flushing = True  # at the end of this method
-        following, begin = self._decoder.next, self._begin
+        frames, decode, begin = self._decoder.frames, self._decoder.decode, self._begin
         try:
-            while (frame := following()) is not None:
+            while frames or decode():
+                frame = frames.popleft()
                 if frame[0] & ~END == wire.REQUEST:
                     begin(frame)
                 else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from marshal import dumps
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import describe
 from .wire import MARSHAL_VERSION
@@ -29,6 +29,7 @@ MAX_HEAD = 1 << 20  # bytes that the headers of a response may have together
 
 BODYLESS = (204, 304)  # RFC 9110: a response with such a status has no content; one to HEAD has none either
 
+Known = TypeVar("Known")
 _Pairs = list[tuple[bytes, bytes]]
 
 _CACHE = 2048  # distinct headers remembered by one worker
@@ -59,7 +60,7 @@ class TextHeaders:
         head = self._heads.get(key)
         if head is None:
             head = text_head(status, headers)
-            _remember(self._heads, key, head)
+            remember(self._heads, key, head, len(head))
         return head
 
     def check(self, headers: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], int | None]:
@@ -118,18 +119,18 @@ class ByteHeaders:
         self._heads: dict[tuple[Any, ...], bytes] = {}
 
     def head(self, status: int, headers: Iterable[Any]) -> bytes:
-        """The head of a RESPONSE with these headers. Raises what `check` does."""
+        """The head of a RESPONSE with these headers. Raises what `check_status` and `check` do."""
         if type(headers) is not list:
             headers = list(headers)
         key = (status, *headers)
         try:
             head = self._heads.get(key)
         except (TypeError, ValueError):  # pairs that are lists, views that are writable: they have no hash
-            return byte_head((status, self.check(headers)))
+            return byte_head((check_status(status), self.check(headers)))
         if head is None:
-            head = byte_head((status, self.check(headers)))
+            head = byte_head((check_status(status), self.check(headers)))
             if all(type(name) is type(value) is bytes for name, value in headers):  # others may change
-                _remember(self._heads, key, head)
+                remember(self._heads, key, head, len(head))
         return head
 
     def check(self, headers: Iterable[Any]) -> list[tuple[bytes, bytes]]:
@@ -199,15 +200,24 @@ def byte_head(head: tuple[int | str, _Pairs] | _Pairs) -> bytes:
     return packed
 
 
-def _remember(heads: dict[tuple[Any, ...], bytes], key: tuple[Any, ...], head: bytes) -> None:
-    if len(head) <= _CACHED_HEAD:
-        if len(heads) >= _HEADS:
-            heads.clear()
-        heads[key] = head
+def remember(known: dict[tuple[Any, ...], Known], key: tuple[Any, ...], value: Known, size: int) -> None:
+    """Keeps what is known of a head of `size` bytes, unless that is large."""
+    if size <= _CACHED_HEAD:
+        if len(known) >= _HEADS:
+            known.clear()
+        known[key] = value
 
 
 def _too_large(head: bytes) -> ValueError:  # a frame over its cap would end the worker
     return ValueError(f"the headers of a response have {len(head)} bytes, at most {MAX_HEAD} are allowed")
+
+
+def check_status(status: int) -> int:
+    """Returns the status of a response as a plain int. Raises ValueError or TypeError if it is none."""
+    status = int(status)  # HTTPStatus
+    if not 200 <= status <= 999:
+        raise ValueError(f"the status of a response is 200 or more, not {status}")
+    return status
 
 
 def check_pair(name: str, value: str) -> None:

@@ -117,8 +117,10 @@ class Stream:
         """
         if self.gone:
             raise ClientGone("the client has gone")
-        kind = wire.DATA if head is None else wire.RESPONSE
-        head = head or b""
+        if head is None:
+            kind, head = wire.DATA, b""
+        else:
+            kind = wire.RESPONSE
         size = len(data)
         if not end or size > MAX_DATA or not self._close(size):
             self._send_parts(kind, head, data, end)

@@ -263,12 +263,12 @@ class Scheduler:
 
     def _lead(self, thread: Thread, stream: Stream | None) -> None:
         """Reads and runs, from when this thread holds the role until another one does or Caddy has gone."""
-        role, following, streams, fresh = self._role, self._decoder.next, self.streams, self._fresh
+        role, streams, fresh = self._role, self.streams, self._fresh
+        frames, decode = self._decoder.frames, self._decoder.decode
         held_since = 0.0
         while True:
             if stream is None:
-                frame = following()
-                if frame is None:
+                if not frames and not decode():
                     if self._pending:
                         with self.lock:
                             stream = self._pending.popleft() if self._pending else None
@@ -280,7 +280,7 @@ class Scheduler:
                     if stream is None:
                         continue
                 else:
-                    kind, number, head, data = frame
+                    kind, number, head, data = frames.popleft()
                     if kind & ~END != wire.REQUEST:
                         self._on_frame(kind, number, data)
                         continue

@@ -152,6 +152,7 @@ class WebSocket(Exchange):
                 raise RuntimeError(f"{message['type']} was sent after websocket.accept")
             self._denial = _Denial(self, self.server, self.stream)
             self.server.streams[self.stream] = self._denial
+            self._denial.suspended()
         await self._denial.send(message | {"type": message["type"].removeprefix("websocket.")})
 
     def _put(self, kind: int, data: bytes) -> None:
@@ -203,6 +204,16 @@ class _Denial(Request):
     def __init__(self, socket: WebSocket, server: Server, stream: int) -> None:
         super().__init__(server, stream, b"", True)
         self._socket = socket
+
+    def suspended(self) -> None:
+        """The head waits for the body from now on, whichever step of the app's this is."""
+        self.server.starts.append(self)
+        self.server.flush_soon()
+
+    def end(self) -> None:
+        """The next frame closes the stream, and with it the WebSocket."""
+        super().end()
+        self.wake()
 
     def wake(self) -> None:
         """Wakes all who wait for a change, here or in the WebSocket's receive()."""

@@ -7,11 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from . import files, interrupts, threads, wire
-from .headers import BODYLESS, TextHeaders, text_head
-from .stream import ClientGone, RequestTimeout, Scheduler, Stream
+from .headers import BODYLESS, TextHeaders, remember, text_head
+from .stream import ClientGone, NewStream, RequestTimeout, Scheduler, Stream
 
 App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -21,14 +22,14 @@ def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[s
 
     Files leave by the channel for descriptors; without one they are read here.
     """
-    worker = Worker(app, settings["descriptors"])
+    worker = Worker(app, settings["descriptors"], settings["multithread"], settings["multiprocess"])
+    asked = settings["monitor"]
     if settings["runtime"] == "gevent":
         from . import greenlets  # imports gevent, which need not be there
 
-        greenlets.Scheduler(sock, decoder, worker.new_request, settings["monitor"], settings["descriptors"]).serve()
+        greenlets.Scheduler(sock, decoder, partial(Request, worker), asked, settings["descriptors"]).serve()
         return
-    asked = settings["monitor"]
-    new_request = worker.new_request if asked is None else worker.new_timed_request
+    new_request: NewStream = partial(Request if asked is None else TimedRequest, worker)
     scheduler = threads.Scheduler(sock, decoder, settings["threads"], new_request)
     if asked is not None:
         asked.start(interrupts.Threads(scheduler).end)
@@ -36,26 +37,29 @@ def serve(sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[s
 
 
 class Worker:
-    """What all requests of one worker share."""
+    """What all requests of one worker share. `multithread` and `multiprocess` are those of the environ."""
 
-    __slots__ = ("app", "channel", "errors", "headers", "statuses")
+    __slots__ = ("_statuses", "app", "channel", "errors", "headers", "multiprocess", "multithread", "starts")
 
-    def __init__(self, app: App, channel: files.Channel | None) -> None:
+    def __init__(self, app: App, channel: files.Channel | None, multithread: bool, multiprocess: bool) -> None:
         self.app = app
         self.channel = channel
+        self.multithread = multithread
+        self.multiprocess = multiprocess
         self.errors = sys.stderr
         self.headers = TextHeaders()
-        self.statuses: dict[str, int] = {}  # status lines seen, so that each is checked once
+        # Of responses that name their length: from status line and headers to status, length and head.
+        self.starts: dict[tuple[Any, ...], tuple[int, int, bytes]] = {}
+        self._statuses: dict[str, int] = {}  # status lines seen, so that each is checked once
 
-    def new_request(
-        self, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
-    ) -> Stream:
-        return Request(self, scheduler, stream, environ, data, ended)
-
-    def new_timed_request(
-        self, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
-    ) -> Stream:
-        return TimedRequest(self, scheduler, stream, environ, data, ended)
+    def check_status(self, status: str) -> int:
+        """Returns the number in a status line. Raises TypeError or ValueError for what is none."""
+        code = self._statuses.get(status)
+        if code is None:
+            code = _check_status(status)
+            if len(self._statuses) < 256:
+                self._statuses[status] = code
+        return code
 
 
 class FileWrapper:
@@ -113,23 +117,40 @@ class Input(io.RawIOBase):
 class Request(Stream):
     """One WSGI request. `run()` calls the app and sends what it returns; no exception leaves it."""
 
-    __slots__ = ("_environ", "_headers", "_left", "_length", "_started", "_status", "_worker")
+    __slots__ = ("_environ", "_head", "_headers", "_is_head", "_left", "_length", "_started", "_status", "_worker")
 
     def __init__(
-        self, worker: Worker, scheduler: Scheduler, stream: int, environ: dict[str, Any], data: bytes, ended: bool
+        self, worker: Worker, scheduler: Scheduler, stream: int, head: tuple[Any, ...], data: bytes, ended: bool
     ) -> None:
-        if ended:
-            Stream.__init__(self, scheduler, stream, None)
-            environ["wsgi.input"] = io.BytesIO(data)
-        else:
-            Stream.__init__(self, scheduler, stream, wire.Body(data))
-            environ["wsgi.input"] = io.BufferedReader(Input(self), wire.MAX_DATA)
-        environ["wsgi.errors"] = worker.errors
-        environ["wsgi.file_wrapper"] = FileWrapper
+        Stream.__init__(self, scheduler, stream, None if ended else wire.Body(data))
+        method, script, path, query, uri, server, port, protocol, address, scheme, others = head
+        self._environ: dict[str, Any] = {
+            "REQUEST_METHOD": method,
+            "SCRIPT_NAME": script,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_URI": uri,
+            "SERVER_NAME": server,
+            "SERVER_PORT": port,
+            "SERVER_PROTOCOL": protocol,
+            "SERVER_SOFTWARE": "Caddy",
+            "REMOTE_ADDR": address,
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": scheme,
+            "wsgi.input": io.BytesIO(data) if ended else io.BufferedReader(Input(self), wire.MAX_DATA),
+            "wsgi.errors": worker.errors,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.multithread": worker.multithread,
+            "wsgi.multiprocess": worker.multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,  # the body ends where the input does, also without a Content-Length
+            **others,
+        }
         self._worker = worker
-        self._environ = environ
+        self._is_head = method == "HEAD"  # the app may change the environ
         self._status = 0  # 0: start_response has not been called
         self._headers: list[tuple[str, str]] = []
+        self._head: bytes | None = None  # made of them, if the app says the length
         self._length: int | None = None  # the app's Content-Length
         self._left = 0  # of that, how much is not yet sent
         self._started = False  # RESPONSE has been sent
@@ -142,7 +163,10 @@ class Request(Stream):
         try:
             result = self._worker.app(self._environ, self.start_response)
             kind = type(result)
-            if kind is list or kind is tuple:
+            if kind is list and len(result) == 1 and self._is_whole(result[0]):  # type: ignore[arg-type,index]
+                self._started = True
+                self.send(self._head, result[0], True)  # type: ignore[index]
+            elif kind is list or kind is tuple:
                 last = len(result) - 1  # type: ignore[arg-type]
                 for index, block in enumerate(result):
                     self._send_block(block, index == last)
@@ -168,10 +192,23 @@ class Request(Stream):
         elif self._status:
             raise AssertionError("start_response() was called a second time without exc_info")
         worker = self._worker
-        code = worker.statuses.get(status)
-        if code is None:
-            code = _check_status(status, worker.statuses)
+        key = None
+        try:
+            if type(headers) is list:
+                key = (status, *headers)
+                known = worker.starts.get(key)
+                if known is not None:
+                    self._status, self._length, self._head = known
+                    return self.write
+        except TypeError:  # pairs that are lists have no hash
+            key = None
+        code = worker.check_status(status)
         self._headers, self._length = worker.headers.check(headers)
+        self._head = None
+        if self._length is not None:
+            self._head = text_head(code, self._headers)
+            if key is not None:
+                remember(worker.starts, key, (code, self._length, self._head), len(self._head))
         self._status = code
         return self.write
 
@@ -223,7 +260,7 @@ class Request(Stream):
         except OSError:
             return False
         try:
-            head = b"" if self._started else text_head(self._status, self._headers)
+            head = b"" if self._started else self._head or text_head(self._status, self._headers)
             self.send_file(channel, head, files.Part(descriptor, offset, count, shared))
         except ClientGone:
             raise
@@ -265,7 +302,7 @@ class Request(Stream):
             self._start(block, last)
 
     def _start(self, block: bytes, end: bool) -> None:
-        head = self._worker.headers.head(self._status, self._headers)
+        head = self._head or self._worker.headers.head(self._status, self._headers)
         self._started = True
         self.send(head, block, end)
 
@@ -287,8 +324,18 @@ class Request(Stream):
             sent = (self._length or 0) - self._left
             raise AssertionError(f"the app declared Content-Length: {self._length} and gave {sent} bytes")
 
+    def _is_whole(self, block: bytes) -> bool:
+        """Whether this is all of the response, and nothing has been sent."""
+        return (
+            self._head is not None
+            and type(block) is bytes
+            and len(block) == self._length
+            and not self._started
+            and not self._is_bodyless()
+        )
+
     def _is_bodyless(self) -> bool:
-        return self._status in BODYLESS or self._environ.get("REQUEST_METHOD") == "HEAD"
+        return self._is_head or self._status in BODYLESS
 
 
 class TimedRequest(Request):
@@ -313,7 +360,7 @@ class TimedRequest(Request):
                 self.fail(exc)
 
 
-def _check_status(status: str, known: dict[str, int]) -> int:
+def _check_status(status: str) -> int:
     if not isinstance(status, str):
         raise TypeError(f"the status is a str such as '200 OK', not {status!r}")
     digits = status[:3]
@@ -322,8 +369,6 @@ def _check_status(status: str, known: dict[str, int]) -> int:
     code = int(digits)
     if not 200 <= code <= 999:
         raise ValueError(f"the status of a response is 200 or more, not {status!r}")
-    if len(known) < 256:
-        known[status] = code
     return code
 
 

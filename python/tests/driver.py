@@ -73,6 +73,8 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "workers": 1,
         "runtime": {"wsgi": "sync", "asgi": "native", "esgi": "gevent"}[interface],
         "threads": 4,
+        "multithread": True,
+        "multiprocess": False,
         "lifespan": "off",
         "working_dir": str(APPS),
         "descriptors": 0,
@@ -81,10 +83,10 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
     return {**defaults, **changes}
 
 
-def environ(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any]:
+def environ(path: str = "/", method: str = "GET", **changes: Any) -> tuple[Any, ...]:
     """The head of a WSGI REQUEST, as Caddy writes it."""
     path, _, query = path.partition("?")
-    defaults = {
+    named = {
         "REQUEST_METHOD": method,
         "SCRIPT_NAME": "",
         "PATH_INFO": path,
@@ -94,36 +96,37 @@ def environ(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, A
         "SERVER_PORT": "9080",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": "127.0.0.1",
-        "REMOTE_PORT": "50000",
-        "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
     }
-    return {**defaults, **changes}
+    others = {"REMOTE_PORT": "50000", **changes}
+    return (*(others.pop(name, value) for name, value in named.items()), others)
 
 
-def scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any]:
-    """The head of an ASGI REQUEST, as Caddy writes it."""
+def scope(path: str = "/", method: str = "GET", **changes: Any) -> tuple[Any, ...]:
+    """The head of an ASGI REQUEST, as Caddy writes it. With `subprotocols` it is a WebSocket's handshake.
+
+    What a test has to say to its app, "test.*", is where the app expects what Caddy knows of TLS.
+    """
     path, _, query = path.partition("?")
     defaults = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.5"},
-        "http_version": "1.1",
         "method": method,
         "scheme": "http",
+        "http_version": "1.1",
+        "root_path": "",
         "path": path,
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "root_path": "",
         "headers": [(b"host", b"localhost")],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 9080),
-        "extensions": {},
+        "extensions": 0,
+        "tls": None,
+        "subprotocols": None,
     }
-    return {**defaults, **changes}
+    said = {name: changes.pop(name) for name in list(changes) if name.startswith("test.")}
+    values = {**defaults, "tls": said or None, **changes}
+    assert list(values) == list(defaults), values
+    return tuple(values.values())
 
 
 def esgi_scope(path: str = "/", method: str = "GET", **changes: Any) -> dict[str, Any]:

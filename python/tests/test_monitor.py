@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def test_a_request_that_leaves_the_app_meanwhile_is_closed_all_the_same(monkeypa
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(DEADLINE)
-        scheduler = threads.Scheduler(theirs, Decoder(), 2, wsgi.Worker(app, None).new_timed_request)
+        new_request = partial(wsgi.TimedRequest, wsgi.Worker(app, None, True, False))
+        scheduler = threads.Scheduler(theirs, Decoder(), 2, new_request)
         serving = threading.Thread(target=scheduler.serve)
         serving.start()
         ours.sendall(frame(REQUEST | END, 1, environ()))

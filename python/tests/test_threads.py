@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -344,7 +345,8 @@ def test_the_last_block_waits_for_the_credit_that_a_helper_has_just_used_up() ->
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(DEADLINE)
-        scheduler = threads.Scheduler(theirs, wire.Decoder(), 1, wsgi.Worker(app, None).new_request)
+        new_request = partial(wsgi.Request, wsgi.Worker(app, None, True, False))
+        scheduler = threads.Scheduler(theirs, wire.Decoder(), 1, new_request)
         scheduler.lock = lock = LateLock(scheduler.lock)  # type: ignore[assignment]
         serving = threading.Thread(target=scheduler.serve)
         serving.start()

@@ -67,10 +67,7 @@ def happened(worker: Worker, *expected: str) -> None:
 def shake_hands(worker: Worker, path: str, **changes: Any) -> int:
     """Asks for a WebSocket; its stream."""
     [stream] = worker.next_streams(1)
-    extensions = {"websocket.http.response": {}}
-    head = scope(path, type="websocket", scheme="ws", subprotocols=[], extensions=extensions, **changes)
-    del head["method"]
-    worker.write(frame(REQUEST, stream, head))
+    worker.write(frame(REQUEST, stream, scope(path, scheme="ws", subprotocols=[], **changes)))
     return stream
 
 

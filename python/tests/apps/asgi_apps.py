@@ -314,9 +314,10 @@ async def view_wrong(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def view_header(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends the status and headers that the scope holds."""
-    status = scope.get("test.status", 200)
+    said = scope["extensions"]["tls"]
+    status = said.get("test.status", 200)
     try:
-        await send({"type": "http.response.start", "status": status, "headers": scope["test.headers"]})
+        await send({"type": "http.response.start", "status": status, "headers": said["test.headers"]})
     except (TypeError, ValueError) as exc:
         await send(start(status=400))
         await send(body(f"{type(exc).__name__}: {exc}".encode()))

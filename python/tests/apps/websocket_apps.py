@@ -63,16 +63,16 @@ async def view_idle(scope: Scope, receive: Receive, send: Send) -> None:
 async def view_send(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends the messages that the scope holds, then raises, waits for the end, or returns, as it says."""
     await receive()
-    for message in scope["test.messages"]:
+    for message in scope["extensions"]["tls"]["test.messages"]:
         try:
             await send(message)
         except Exception as exc:
             events.append(f"{type(exc).__name__}: {exc}")
             raise
         events.append(message["type"])
-    if scope.get("test.raise"):
+    if scope["extensions"]["tls"].get("test.raise"):
         raise ValueError("boom")
-    if scope.get("test.wait"):
+    if scope["extensions"]["tls"].get("test.wait"):
         note_disconnect(await receive())
 
 
@@ -80,7 +80,7 @@ async def view_try_again(scope: Scope, receive: Receive, send: Send) -> None:
     """Accepts in the right way after a wrong one, and says what was wrong with that."""
     await receive()
     try:
-        await send({**ACCEPT, **scope["test.accept"]})
+        await send({**ACCEPT, **scope["extensions"]["tls"]["test.accept"]})
     except (TypeError, ValueError) as exc:
         await send(ACCEPT)
         await send({"type": "websocket.send", "text": f"{type(exc).__name__}: {exc}"})
