@@ -17,7 +17,7 @@ const (
 
 // appendScope appends what the worker makes the ASGI scope of req from (ASGI HTTP message format, "HTTP Connection
 // Scope"): a tuple in the order of docs/internals.md. Keys that come each time would cost the worker more than their values.
-func appendScope(b []byte, req *request, _ *settings) []byte {
+func appendScope(b []byte, req *request) []byte {
 	extensions := 0
 	if req.ProtoAtLeast(1, 1) {
 		extensions |= extensionEarlyHint
@@ -29,7 +29,7 @@ func appendScope(b []byte, req *request, _ *settings) []byte {
 }
 
 // appendWebSocketScope appends the same of a handshake ("WebSocket Connection Scope"), which has subprotocols.
-func appendWebSocketScope(b []byte, req *request, _ *settings) []byte {
+func appendWebSocketScope(b []byte, req *request) []byte {
 	b = appendConnection(b, req, webSocketScheme(req), 0)
 	names := subprotocols(req.Request)
 	b = marshal.AppendList(b, len(names))

@@ -15,12 +15,12 @@ const interfaceESGI = "esgi"
 const esgiVersion = "0.1"
 
 // appendESGIScope appends the ESGI scope of an HTTP request.
-func appendESGIScope(b []byte, req *request, _ *settings) []byte {
+func appendESGIScope(b []byte, req *request) []byte {
 	return appendESGI(b, req, "http", req.scheme)
 }
 
 // appendESGIWebSocketScope appends the ESGI scope of a WebSocket's handshake.
-func appendESGIWebSocketScope(b []byte, req *request, _ *settings) []byte {
+func appendESGIWebSocketScope(b []byte, req *request) []byte {
 	return appendESGI(b, req, "ws", webSocketScheme(req))
 }
 

@@ -10,7 +10,7 @@ import (
 
 func esgiScope(t *testing.T, req request) map[string]any {
 	t.Helper()
-	value, err := marshal.Decode(appendESGIScope(nil, &req, &settings{}))
+	value, err := marshal.Decode(appendESGIScope(nil, &req))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestESGIScopeOfAWebSocketOverTLS(t *testing.T) {
 	r := requestTo("/")
 	r.TLS = new(tls.ConnectionState)
 	req := newRequest(r, rootPathAuto)
-	value, err := marshal.Decode(appendESGIWebSocketScope(nil, &req, &settings{}))
+	value, err := marshal.Decode(appendESGIWebSocketScope(nil, &req))
 	if err != nil {
 		t.Fatal(err)
 	}

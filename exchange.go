@@ -56,8 +56,8 @@ type exchange struct {
 // frames recycles the buffers of REQUEST frames.
 var frames = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
-// encoder appends the head of a REQUEST: an environ or a scope.
-type encoder func(b []byte, req *request, s *settings) []byte
+// encoder appends the head of a REQUEST: what the worker makes an environ or a scope from.
+type encoder func(b []byte, req *request) []byte
 
 var encoders = map[string]encoder{
 	interfaceWSGI: appendEnviron,
@@ -81,7 +81,7 @@ func (e *exchange) run(encode encoder) error {
 			frames.Put(buffer)
 		}
 	}()
-	frame := encode(wire.AppendHeader((*buffer)[:0]), &e.request, &e.pool.settings)
+	frame := encode(wire.AppendHeader((*buffer)[:0]), &e.request)
 	head := len(frame) - wire.HeaderSize
 	defer e.dismiss()
 	var whole bool

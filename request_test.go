@@ -82,15 +82,14 @@ var (
 // told returns what both interfaces are told of a request.
 func told(t *testing.T, req request) (environ, scope map[string]any) {
 	t.Helper()
-	s := &settings{Workers: 1, Threads: 1}
 	environ, scope = map[string]any{}, map[string]any{}
 	for _, made := range []struct {
 		told  map[string]any
 		names []string
 		head  []byte
 	}{
-		{environ, environNames, appendEnviron(nil, &req, s)},
-		{scope, scopeNames, appendScope(nil, &req, s)},
+		{environ, environNames, appendEnviron(nil, &req)},
+		{scope, scopeNames, appendScope(nil, &req)},
 	} {
 		value, err := marshal.Decode(made.head)
 		if err != nil {

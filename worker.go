@@ -248,7 +248,6 @@ func startHead(s settings, id, descriptors, monitor int) []byte {
 	b = marshal.AppendString(marshal.AppendKey(b, "interface"), s.Interface)
 	b = marshal.AppendString(marshal.AppendKey(b, "app"), s.App)
 	b = marshal.AppendInt(marshal.AppendKey(b, "worker"), int64(id))
-	b = marshal.AppendInt(marshal.AppendKey(b, "workers"), int64(s.mostWorkers()))
 	b = marshal.AppendString(marshal.AppendKey(b, "runtime"), s.Runtime)
 	b = marshal.AppendInt(marshal.AppendKey(b, "threads"), int64(s.Threads))
 	b = marshal.AppendBool(marshal.AppendKey(b, "multithread"), s.isMultithread())

@@ -13,7 +13,7 @@ const interfaceWSGI = "wsgi"
 // appendEnviron appends what the worker makes the WSGI environ of req from (PEP 3333, "environ Variables"): a tuple of
 // those that every request has, in the order of docs/internals.md, and last a dict of all others. Names that come each time
 // would cost the worker more than their values. Strings are the raw bytes taken as latin-1.
-func appendEnviron(b []byte, req *request, _ *settings) []byte {
+func appendEnviron(b []byte, req *request) []byte {
 	serverName, serverPort := req.server()
 	b = marshal.AppendTuple(b, 11)
 	b = marshal.AppendLatin1(b, req.Method)

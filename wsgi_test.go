@@ -44,3 +44,22 @@ func TestThreat8ProxyStaysOut(t *testing.T) {
 		}
 	}
 }
+
+func TestTheEnvironSaysWhetherOthersRunTheAppToo(t *testing.T) {
+	type flags struct{ multithread, multiprocess bool }
+	for name, test := range map[string]struct {
+		settings settings
+		want     flags
+	}{
+		"one thread in one worker":  {settings{Workers: 1, Threads: 1}, flags{}},
+		"threads":                   {settings{Workers: 1, Threads: 2}, flags{multithread: true}},
+		"greenlets":                 {settings{Workers: 1, Threads: 1, Runtime: runtimeGevent}, flags{multithread: true}},
+		"workers":                   {settings{Workers: 2, Threads: 1}, flags{multiprocess: true}},
+		"workers that may be added": {settings{Workers: 1, Threads: 1, scaling: scaling{MaxWorkers: 2}}, flags{multiprocess: true}},
+		"workers that are threads":  {settings{Workers: 2, Threads: 2, WorkersRuntime: runtimeThread}, flags{multithread: true}},
+	} {
+		if got := (flags{test.settings.isMultithread(), test.settings.isMultiprocess()}); got != test.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, test.want)
+		}
+	}
+}

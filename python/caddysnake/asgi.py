@@ -426,14 +426,14 @@ class Request(Exchange):
             else:
                 self.head = server.headers.head(status, headers)
             self._started = self._open = True
-            if self.task is not None:  # else this is the first step, and `suspended` comes after it
+            if self.task is not None:  # else this is the app's first step, and `suspended` comes after it
                 server.starts.append(self)
                 server.flush_soon()
         else:
             await extensions.send(self, kind, message)
 
     def suspended(self) -> None:
-        """The first step is over, and the app has not returned."""
+        """Sees to a head whose body the first step has not brought."""
         if self.head is not None:
             self.server.starts.append(self)
 

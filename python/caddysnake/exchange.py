@@ -41,7 +41,7 @@ class Exchange:
         self.task: asyncio.Task[None] | None = None
 
     def suspended(self) -> None:
-        """The app has not returned in its first step."""
+        """The app has not returned in its first step, or will take that later, before Python 3.12."""
 
     def feed(self, data: bytes, ended: bool) -> None:
         """Takes one DATA frame. Raises ProtocolError."""

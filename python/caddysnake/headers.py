@@ -128,8 +128,11 @@ class ByteHeaders:
         except (TypeError, ValueError):  # pairs that are lists, views that are writable: they have no hash
             return byte_head((check_status(status), self.check(headers)))
         if head is None:
-            head = byte_head((check_status(status), self.check(headers)))
-            if all(type(name) is type(value) is bytes for name, value in headers):  # others may change
+            checked = self.check(headers)
+            head = byte_head((check_status(status), checked))
+            # Others may change, and with pairs that are left out the key may be larger than the head.
+            lasting = isinstance(status, int) and all(type(name) is type(value) is bytes for name, value in headers)
+            if lasting and len(checked) == len(headers):
                 remember(self._heads, key, head, len(head))
         return head
 

@@ -152,8 +152,10 @@ class WebSocket(Exchange):
                 raise RuntimeError(f"{message['type']} was sent after websocket.accept")
             self._denial = _Denial(self, self.server, self.stream)
             self.server.streams[self.stream] = self._denial
-            self._denial.suspended()
         await self._denial.send(message | {"type": message["type"].removeprefix("websocket.")})
+        if self._denial.head is not None:  # it has no task, by which `send` sees that this is to be looked after
+            self.server.starts.append(self._denial)
+            self.server.flush_soon()
 
     def _put(self, kind: int, data: bytes) -> None:
         size = len(data)
@@ -204,11 +206,6 @@ class _Denial(Request):
     def __init__(self, socket: WebSocket, server: Server, stream: int) -> None:
         super().__init__(server, stream, b"", True)
         self._socket = socket
-
-    def suspended(self) -> None:
-        """The head waits for the body from now on, whichever step of the app's this is."""
-        self.server.starts.append(self)
-        self.server.flush_soon()
 
     def end(self) -> None:
         """The next frame closes the stream, and with it the WebSocket."""

@@ -207,8 +207,8 @@ class Request(Stream):
         self._head = None
         if self._length is not None:
             self._head = text_head(code, self._headers)
-            if key is not None:
-                remember(worker.starts, key, (code, self._length, self._head), len(self._head))
+            if key is not None and len(self._headers) == len(headers):  # or the key may be larger than the head
+                remember(worker.starts, key, (code, self._length, self._head), len(status) + len(self._head))
         self._status = code
         return self.write
 

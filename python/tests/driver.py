@@ -70,7 +70,6 @@ def settings(app: str, interface: str, **changes: Any) -> dict[str, Any]:
         "interface": interface,
         "app": app,
         "worker": 1,
-        "workers": 1,
         "runtime": {"wsgi": "sync", "asgi": "native", "esgi": "gevent"}[interface],
         "threads": 4,
         "multithread": True,

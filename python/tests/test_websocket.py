@@ -193,6 +193,14 @@ def test_a_denial_response_is_a_response_of_one_frame(worker: Worker) -> None:
     assert worker.response(stream) == (401, [(b"www-authenticate", b"Basic")], b"who are you?", None, RESPONSE)
 
 
+def test_a_denial_begins_before_its_body_also_after_a_wrong_one(worker: Worker) -> None:
+    stream = shake_hands(worker, "/deny_again")
+    got = worker.next(stream)
+    assert (got.kind, got.head) == (RESPONSE, (403, []))
+    worker.reset(stream)
+    assert worker.response(stream).closed == RESET
+
+
 def test_a_long_denial_waits_for_credit(worker: Worker) -> None:
     body = b"d" * (WINDOW + MAX_DATA)
     stream = sending(worker, deny("start", status=403), deny("body", body=body))

@@ -106,6 +106,10 @@ class Browser:
         self._folder.cleanup()
 
 
+class Navigated(Exception):
+    """The page that was asked has made room for another one."""
+
+
 class DevTools:
     """A part of the browser, behind its connection.
 
@@ -119,11 +123,13 @@ class DevTools:
         self.events: list[tuple[str, Any]] = []
 
     def call(self, method: str, **parameters: Any) -> Any:
-        """The result of a method; AssertionError if it fails."""
+        """The result of a method; AssertionError if it fails, Navigated if the page has gone meanwhile."""
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while (message := json.loads(self._connection.recv(30))).get("id") != number:
             self.events.append((message["method"], message["params"]))
+        if message.get("error", {}).get("message") == "Inspected target navigated or closed":
+            raise Navigated(method)
         assert "result" in message, f"{method}: {message}"
         return message["result"]
 
@@ -142,8 +148,15 @@ class Page(DevTools):
         return result["result"].get("value")
 
     def wait_for(self, expression: str) -> Any:
-        """Wait until a JavaScript expression is true, and return its value."""
-        return wait_until(lambda: self.evaluate(expression), f"true value of {expression}", 30)
+        """Wait until a JavaScript expression is true, and return its value. The page may be another one meanwhile."""
+
+        def value() -> Any:
+            try:
+                return self.evaluate(expression)
+            except Navigated:
+                return None
+
+        return wait_until(value, f"true value of {expression}", 30)
 
     def type(self, selector: str, text: str) -> None:
         """Click on an element as a user does, and type into it."""

@@ -86,6 +86,18 @@ async def view_try_again(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": f"{type(exc).__name__}: {exc}"})
 
 
+async def view_deny_again(scope: Scope, receive: Receive, send: Send) -> None:
+    """Denies in the right way after a wrong one, some turns of the loop later, and sends no body."""
+    await receive()
+    start = {"type": "websocket.http.response.start", "headers": []}
+    with contextlib.suppress(ValueError):
+        await send({**start, "status": 99})
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await send({**start, "status": 403})
+    note_disconnect(await receive())
+
+
 async def view_kinds(scope: Scope, receive: Receive, send: Send) -> None:
     """Types that are like the ones asked for, and a buffer that is used again."""
     await receive()

@@ -94,6 +94,7 @@ def view_context(environ: Environ, start_response: StartResponse) -> Iterable[by
 def view_environ(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     start_response("200 OK", list(PLAIN))
     parts = [type(environ["wsgi.input"]).__name__, environ["wsgi.file_wrapper"].__name__]
+    parts += [f"{name}={environ['wsgi.' + name]}" for name in ("multithread", "multiprocess", "run_once", "version")]
     environ["wsgi.errors"].write("to wsgi.errors\n")
     environ["wsgi.errors"].writelines(["one\n", "two\n"])
     environ["wsgi.errors"].flush()
