@@ -93,6 +93,8 @@ class Server:
         self.streams: dict[int, Exchange] = {}  # open, and still running
         self.running: set[Exchange] = set()  # those whose app has not returned
         self.starts: list[Request] = []  # have a head that waits for the first part of the body
+        self.held: list[bytes | memoryview] = []  # frames that leave at the end of this turn of the loop
+        self.held_since = 0.0  # when the first of them came
         self.with_file: set[Request] = set()  # have one that leaves with a file, which waits for room
         self.loop = asyncio.get_running_loop()
         from .websocket import WebSocket  # which needs this module
@@ -102,9 +104,7 @@ class Server:
         self._sock = sock
         self._decoder = decoder
         self._last = 0  # the highest stream number used
-        self.held: list[bytes | memoryview] = []  # leaves at the end of this turn of the loop
-        self._out_size = 0
-        self._held_since = 0.0
+        self._held_size = 0
         self._wary = 0  # so often what is put is not held
         self._flushing = False  # a flush will come in this turn of the loop
         self._unsent = memoryview(b"")  # what the socket did not take
@@ -135,10 +135,10 @@ class Server:
     def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
         """Adds a frame to what leaves at the end of this turn of the loop."""
         if not self.held:
-            self._held_since = monotonic()
+            self.held_since = monotonic()
         self.held += (prefix, head, data)
-        self._out_size += HEADER_SIZE + len(head) + len(data)
-        if self._out_size >= _MAX_HELD or self._wary:
+        self._held_size += HEADER_SIZE + len(head) + len(data)
+        if self._held_size >= _MAX_HELD or self._wary:
             self.flush()
         elif not self._flushing:
             self.flush_soon()
@@ -149,10 +149,6 @@ class Server:
             self._flushing = True
             self.loop.call_soon(self._end_turn)
 
-    def is_overdue(self) -> bool:
-        """Whether what is held leaves at once: who is done does not wait for all others of the same turn."""
-        return is_due(monotonic() - self._held_since, len(self.held))
-
     def flush(self) -> None:
         """Sends all that is held, as far as the socket takes it; the rest follows by itself."""
         if self.starts:
@@ -160,10 +156,10 @@ class Server:
         if self._unsent or not self.held:
             return
         parts, self.held = self.held, []
-        size, self._out_size = self._out_size, 0
+        size, self._held_size = self._held_size, 0
         if self._wary:
             self._wary -= 1
-        elif len(parts) > PARTS and monotonic() - self._held_since > LONG_HOLD:
+        elif len(parts) > PARTS and monotonic() - self.held_since > LONG_HOLD:
             self._wary = WARY
         try:
             self._unsent = wire.send(self._sock, parts, size)
@@ -357,7 +353,8 @@ class Request(Exchange):
     async def run(self, app: App, scope: dict[str, Any]) -> None:
         """Runs the app and closes the stream. No exception leaves it: SystemExit would stop the loop."""
         server = self.server
-        if server.held and server.is_overdue():
+        # Who is done does not wait for all others of the same turn.
+        if server.held and is_due(monotonic() - server.held_since, len(server.held)):
             server.flush()
         try:
             await app(scope, self.receive, self.send)
