@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -264,4 +265,37 @@ func TestSlotThatRetiresWhileItsWorkerStarts(t *testing.T) {
 		defer p.mu.Unlock()
 		return len(p.alive) == 0 && len(p.slots) == 0
 	})
+}
+
+// goneWorker says that it has exited when its test does.
+type goneWorker struct {
+	interpreter
+	exited chan struct{}
+}
+
+func (w *goneWorker) Exited() <-chan struct{} { return w.exited }
+
+// A worker that has broken the protocol exits by itself when Caddy closes the connection, and that may be noticed first.
+func TestWorkerThatHasExitedIsSaidToHaveBrokenTheProtocol(t *testing.T) {
+	exited := make(chan struct{})
+	launch, first := launchFake(answer(wire.Frame{Type: 99})), true
+	p, err := newPool(context.Background(), settings{App: "main:app", Workers: 1, Threads: 1},
+		func(s settings, id int, logger *zap.Logger) (interpreter, wire.Socket, error) {
+			interp, socket, err := launch(s, id, logger)
+			if first {
+				interp, first = &goneWorker{interp, exited}, false
+			}
+			return interp, socket, err
+		}, nil, zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	w := only(t, p)
+	close(exited)
+	testHandler(t, p).ServeHTTP(httptest.NewRecorder(), newTestRequest("GET", "/", nil))
+	<-w.over
+	if !errors.Is(w.cause, wire.ErrProtocol) {
+		t.Errorf("the worker has ended because of %q", w.cause)
+	}
 }

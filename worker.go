@@ -152,7 +152,7 @@ func (w *worker) watch() {
 	case <-w.interp.Exited():
 		// What it still sent is read; a process that it forked may hold the connection open.
 		time.AfterFunc(time.Second, w.conn.Close)
-		<-ended
+		err = <-ended
 	}
 	w.pool.remove(w)
 	w.cause = w.awaitExit(err)
