@@ -52,24 +52,9 @@ def of_request(head: Head, files: bool) -> dict[str, Any]:
 
 def of_websocket(head: Head) -> dict[str, Any]:
     """Returns the scope of a WebSocket, all but `state`."""
-    _, scheme, http_version, root_path, path, raw_path, query_string, headers, client, server, _, tls, subprotocols = (
-        head
-    )
-    extensions: dict[str, Any] = {"websocket.http.response": {}}
-    if tls is not None:
-        extensions["tls"] = tls
-    return {
-        "type": "websocket",
-        "asgi": {"version": VERSION, "spec_version": SPEC_VERSION},
-        "http_version": http_version,
-        "scheme": scheme,
-        "path": path,
-        "raw_path": raw_path,
-        "query_string": query_string,
-        "root_path": root_path,
-        "headers": headers,
-        "client": client,
-        "server": server,
-        "subprotocols": subprotocols,
-        "extensions": extensions,
-    }
+    scope = of_request(head, False)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["extensions"]["websocket.http.response"] = {}
+    scope["subprotocols"] = head[-1]
+    return scope

@@ -117,10 +117,8 @@ class Stream:
         """
         if self.gone:
             raise ClientGone("the client has gone")
-        if head is None:
-            kind, head = wire.DATA, b""
-        else:
-            kind = wire.RESPONSE
+        kind = wire.DATA if head is None else wire.RESPONSE
+        head = head or b""
         size = len(data)
         if not end or size > MAX_DATA or not self._close(size):
             self._send_parts(kind, head, data, end)

@@ -153,9 +153,8 @@ class WebSocket(Exchange):
             self._denial = _Denial(self, self.server, self.stream)
             self.server.streams[self.stream] = self._denial
         await self._denial.send(message | {"type": message["type"].removeprefix("websocket.")})
-        if self._denial.head is not None:  # it has no task, by which `send` sees that this is to be looked after
-            self.server.starts.append(self._denial)
-            self.server.flush_soon()
+        self._denial.suspended()  # it has no task, by which `send` sees that a head is to be looked after
+        self.server.flush_soon()
 
     def _put(self, kind: int, data: bytes) -> None:
         size = len(data)
