@@ -146,13 +146,13 @@ class Server:
     def reload(self, site: str, options: str = "") -> subprocess.CompletedProcess[str]:
         """Run `caddy reload` with a new site and return how that went.
 
-        When it went well, the old configuration's listener has closed: Caddy lets go of it just after the command has
-        ended, and with it of connections whose requests it has not read.
+        The listener of the configuration that has gone has closed then, be it the old one or a new one that was refused
+        after Caddy had begun to listen for it: Caddy lets go of it just after the command has ended, and with it of
+        connections whose requests it has not read.
         """
         self.write_caddyfile(site, options)
         result = self.command("reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}")
-        if result.returncode == 0:
-            wait_until(lambda: self._listeners() <= 1, "end of the old configuration's listener")
+        wait_until(lambda: self._listeners() <= 1, "end of the other configuration's listener")
         return result
 
     def _listeners(self) -> int:
