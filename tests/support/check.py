@@ -26,7 +26,7 @@ class Watch:
 
     def ready(self) -> None:
         """Remember what the server has now, before the first test that uses it."""
-        self._descriptors = _descriptors(self.server)
+        self._descriptors = {pid: _open_in(process) for pid, process in _processes(self.server).items()}
         self._files = set(self.server.tmp.iterdir())
 
     def after_test(self, expected_errors: Sequence[str]) -> list[str]:
@@ -55,14 +55,15 @@ class Watch:
         return problems
 
     def _changed_descriptors(self) -> list[str]:
-        now, before = _descriptors(self.server), self._descriptors
-        if now.keys() != before.keys():
-            return [f"processes {sorted(now)} instead of {sorted(before)}"]
-        return [
-            f"{len(now[pid])} descriptors instead of {len(before[pid])} in {pid}: {sorted(now[pid] - before[pid])}"
-            for pid in now
-            if len(now[pid]) > len(before[pid])
-        ]
+        processes = _processes(self.server)
+        if processes.keys() != self._descriptors.keys():
+            return [f"processes {sorted(processes)} instead of {sorted(self._descriptors)}"]
+        problems = []
+        for pid, before in self._descriptors.items():
+            # To count them is cheap; which ones they are matters only if there are more.
+            if processes[pid].num_fds() > len(before) and len(now := _open_in(processes[pid])) > len(before):
+                problems.append(f"{len(now)} descriptors instead of {len(before)} in {pid}: {sorted(now - before)}")
+        return problems
 
 
 class Servers:
@@ -160,12 +161,13 @@ def _is_problem(entry: Entry) -> bool:
     return True
 
 
-def _descriptors(server: Server) -> dict[int, set[str]]:
-    """What each process has open: each descriptor's number and, where the system says that, what it is."""
-    return {process.pid: _open_in(process) for process in [server.caddy, *server.workers()]}
+def _processes(server: Server) -> dict[int, psutil.Process]:
+    """Those whose descriptors are watched, by their ids."""
+    return {process.pid: process for process in [server.caddy, *server.workers()]}
 
 
 def _open_in(process: psutil.Process) -> set[str]:
+    """What a process has open: each descriptor's number and, where the system says that, what it is."""
     folder = Path(f"/proc/{process.pid}/fd")
     if not folder.exists():
         return {str(number) for number in range(process.num_fds())}
@@ -183,4 +185,5 @@ def _persisting(problems: Callable[[], list[str]]) -> list[str]:
     """What `problems` still names after a while: closing and exiting take their time."""
     with suppress(AssertionError, psutil.Error):
         wait_until(lambda: not problems(), "end of it")
+        return []
     return problems()

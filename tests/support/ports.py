@@ -4,16 +4,20 @@ import socket
 
 
 class Port:
-    """A TCP port of 127.0.0.1 that nobody else gets until `release`.
+    """A TCP port that nobody else gets, on no address of this machine, until `release`.
 
     A socket that never listens is bound to it. Caddy binds the same port beside it, because both set SO_REUSEPORT;
     connections are refused until Caddy listens, and no other process is handed the number meanwhile.
     """
 
     def __init__(self) -> None:
-        self._socket = socket.socket()
+        # One for both families where there are both, as Caddy's is if a site says nothing else.
+        dual = socket.has_dualstack_ipv6()
+        self._socket = socket.socket(socket.AF_INET6 if dual else socket.AF_INET)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        if dual:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self._socket.bind(("", 0))
         self.number: int = self._socket.getsockname()[1]
 
     def accepts(self) -> bool:

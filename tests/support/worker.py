@@ -2,6 +2,7 @@
 
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 APPS = Path(__file__).resolve().parent.parent / "apps"
@@ -52,7 +53,11 @@ class Worker:
 
 def workers(pythons: list[str]) -> list[Worker]:
     """Every way to run workers on these interpreters."""
+    return [Worker(Path(python), _version(python), runtime) for python in pythons for runtime in RUNTIMES]
+
+
+@cache  # it is asked for with each test that is collected
+def _version(python: str) -> str:
     free_threaded = "'t' if sysconfig.get_config_var('Py_GIL_DISABLED') else ''"
     program = f"import sys, sysconfig; print('%d.%d' % sys.version_info[:2] + ({free_threaded}))"
-    versions = {python: subprocess.check_output([python, "-c", program], text=True).strip() for python in pythons}
-    return [Worker(Path(python), versions[python], runtime) for python in pythons for runtime in RUNTIMES]
+    return subprocess.check_output([python, "-c", program], text=True).strip()
