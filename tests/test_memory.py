@@ -40,7 +40,7 @@ def server(serve_shared: Servers, request: pytest.FixtureRequest) -> Iterator[Se
 @contextmanager
 def little_growth(server: Server) -> Iterator[None]:
     """Fail if Caddy or its worker has grown by more than it may."""
-    with Growth([server.caddy, *server.workers()]) as growth:
+    with Growth(server.caddy_and_workers()) as growth:
         yield
     grown = growth.megabytes()
     assert max(grown.values()) < ALLOWED, grown

@@ -45,7 +45,7 @@ def sockets() -> Iterator[ExitStack]:
 
 def resident(server: Server) -> int:
     """The memory of Caddy and its worker in bytes."""
-    return sum(process.memory_info().rss for process in {server.caddy, *server.workers()})
+    return sum(process.memory_info().rss for process in server.caddy_and_workers())
 
 
 @pytest.mark.memory

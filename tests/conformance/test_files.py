@@ -136,7 +136,7 @@ class TestWhole:
 @pytest.mark.parametrize("path", ["/path_send", "/zero_copy_send", "/buffered"])
 def test_a_gigabyte_costs_the_worker_next_to_nothing(asgi: Server, wsgi: Server, folder: Path, path: str) -> None:
     server = wsgi if path == "/buffered" else asgi
-    with raw.Connection(server) as client, Growth([server.caddy, *server.workers()]) as growth:
+    with raw.Connection(server) as client, Growth(server.caddy_and_workers()) as growth:
         client.get(target(path, folder / "content").encode())
         before = float(client.get(b"/cpu").body)
         client.send(f"GET {target(path, folder / 'large')} HTTP/1.1\r\nHost: test\r\n\r\n".encode())

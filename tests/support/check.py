@@ -1,7 +1,7 @@
 """The check after each test: nothing may be left behind."""
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,12 +21,12 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._position = 0
-        self._descriptors: dict[int, set[str]] = {}
+        self._descriptors: dict[psutil.Process, set[str]] = {}
         self._files: set[Path] = set()
 
     def ready(self) -> None:
         """Remember what the server has now, before the first test that uses it."""
-        self._descriptors = {pid: _open_in(process) for pid, process in _processes(self.server).items()}
+        self._descriptors = {process: _open_in(process) for process in self.server.caddy_and_workers()}
         self._files = set(self.server.tmp.iterdir())
 
     def after_test(self, expected_errors: Sequence[str]) -> list[str]:
@@ -55,14 +55,15 @@ class Watch:
         return problems
 
     def _changed_descriptors(self) -> list[str]:
-        processes = _processes(self.server)
-        if processes.keys() != self._descriptors.keys():
-            return [f"processes {sorted(processes)} instead of {sorted(self._descriptors)}"]
+        processes = self.server.caddy_and_workers()
+        if processes != self._descriptors.keys():
+            return [f"processes {_pids(processes)} instead of {_pids(self._descriptors)}"]
         problems = []
-        for pid, before in self._descriptors.items():
+        for process, before in self._descriptors.items():
             # To count them is cheap; which ones they are matters only if there are more.
-            if processes[pid].num_fds() > len(before) and len(now := _open_in(processes[pid])) > len(before):
-                problems.append(f"{len(now)} descriptors instead of {len(before)} in {pid}: {sorted(now - before)}")
+            if process.num_fds() > len(before) and len(now := _open_in(process)) > len(before):
+                extra = f"in {process.pid}: {sorted(now - before)}"
+                problems.append(f"{len(now)} descriptors instead of {len(before)} {extra}")
         return problems
 
 
@@ -161,9 +162,8 @@ def _is_problem(entry: Entry) -> bool:
     return True
 
 
-def _processes(server: Server) -> dict[int, psutil.Process]:
-    """Those whose descriptors are watched, by their ids."""
-    return {process.pid: process for process in [server.caddy, *server.workers()]}
+def _pids(processes: Iterable[psutil.Process]) -> list[int]:
+    return sorted(process.pid for process in processes)
 
 
 def _open_in(process: psutil.Process) -> set[str]:

@@ -143,15 +143,22 @@ class Server:
             f"{address} {{\nbind 127.0.0.1\n{tls}{site}\n}}\n"
         )
 
-    def reload(self, site: str, options: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `caddy reload` with a new site and return how that went.
+    def reload(self, site: str, options: str = "", *, force: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run `caddy reload` with a new site, or with `force` also with the same one, and return how that went.
 
         The listener of the configuration that has gone has closed then, be it the old one or a new one that was refused
         after Caddy had begun to listen for it: Caddy lets go of it just after the command has ended, and with it of
         connections whose requests it has not read.
         """
         self.write_caddyfile(site, options)
-        result = self.command("reload", "--config", str(self.caddyfile), "--address", f"127.0.0.1:{self.admin.number}")
+        result = self.command(
+            "reload",
+            "--config",
+            str(self.caddyfile),
+            "--address",
+            f"127.0.0.1:{self.admin.number}",
+            *(["--force"] if force else []),
+        )
         wait_until(lambda: self._listeners() <= 1, "end of the other configuration's listener")
         return result
 
@@ -189,6 +196,10 @@ class Server:
         """The processes that workers run in: Caddy's children, or Caddy itself."""
         children = _children(self.caddy)
         return [self.caddy] if self.worker.runtime == "thread" and not children else children
+
+    def caddy_and_workers(self) -> set[psutil.Process]:
+        """The Caddy process and those that workers run in: one, if all is in Caddy."""
+        return {self.caddy, *self.workers()}
 
     def worker_pids(self) -> set[int]:
         """Their process ids."""

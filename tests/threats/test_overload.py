@@ -43,8 +43,7 @@ def test_threat_14_every_request_is_answered_at_ten_times_the_load(serve: Server
         server.get("/work")
     with Pace(server, "/warm", 5_000) as pace:  # what Caddy's heap may hold at any time (gc.go) is there before
         wait_until(lambda: len(pace.answers) > WARM, "answers", 60)
-    processes = {process.pid: process for process in [server.caddy, *server.workers()]}
-    with Growth(processes.values()) as growth:
+    with Growth(server.caddy_and_workers()) as growth:
         with Pace(server, "/work", 10 * CAPACITY) as pace:
             began = time.monotonic()
             wait_until(lambda: time.monotonic() - began > SECONDS, "end of the overload", SECONDS + 10)

@@ -104,7 +104,7 @@ def measure(server: Server) -> list[float]:
 def test_threat_13_slow_clients_slow_down_nobody_else(serve: Servers, worker: Worker, app: str, kind: str) -> None:
     server = serve(f"python {{\n{APPS[app]}\nworkers 2\nimport worker\n}}")
     pids = server.worker_pids()
-    with Growth([server.caddy, *server.workers()]) as growth, attack(server, *ATTACKS[kind]):
+    with Growth(server.caddy_and_workers()) as growth, attack(server, *ATTACKS[kind]):
         took = measure(server)
     assert took[len(took) * 99 // 100] < P99, f"of {len(took)} requests"
     roles = 2 if worker.runtime == "thread" else 1  # of one process: Caddy, and its worker

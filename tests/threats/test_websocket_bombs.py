@@ -42,8 +42,7 @@ def server(serve: Servers, request: pytest.FixtureRequest) -> Server:
 
 def assert_refused(server: Server, bombs: list[bytes]) -> None:
     """All bombs, open at the same time, are closed with 1009, and nobody has grown; others are served."""
-    processes = [server.caddy, *server.workers()]
-    with Growth(processes) as growth, ExitStack() as stack:
+    with Growth(server.caddy_and_workers()) as growth, ExitStack() as stack:
         sockets = [stack.enter_context(WebSocket(server, "/echo", OFFER)) for _ in bombs]
         for socket, bomb in zip(sockets, bombs, strict=True):
             socket.connection.send(bomb)
@@ -72,9 +71,8 @@ def test_threat_15_memory_bombs(server: Server) -> None:
 
 def test_threat_15_messages_that_nobody_takes(server: Server) -> None:
     """Clients send without end to apps that do not receive: each gets as far as its credit."""
-    processes = [server.caddy, *server.workers()]
     empty = frame(FIN | BINARY) * 10_000
-    with Growth(processes) as growth, ExitStack() as stack:
+    with Growth(server.caddy_and_workers()) as growth, ExitStack() as stack:
         for number in range(share(1000)):
             socket = stack.enter_context(WebSocket(server, f"/deaf?{number}"))
             client = socket.connection.socket
