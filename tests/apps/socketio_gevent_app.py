@@ -29,6 +29,11 @@ def join(sid: str, room: str) -> None:
 
 
 @sio.event
+def leave(sid: str) -> None:
+    sio.disconnect(sid)
+
+
+@sio.event
 def say(sid: str, room: str, text: str) -> None:
     sio.emit("said", text, room=room)
 
