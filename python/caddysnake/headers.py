@@ -68,6 +68,8 @@ class TextHeaders:
 
         Raises TypeError or ValueError that names the header and what is wrong with it.
         """
+        if type(headers) is not list:
+            headers = list(headers)  # it may be a generator, which WSGI does not allow
         known = self._known
         length = None
         try:

@@ -413,6 +413,12 @@ def test_subclasses_of_str_are_sent(liberal: Worker) -> None:
         assert liberal.get("/subclasses").headers == [("X-Name", "value"), PLAIN, ("Content-Length", "4")]
 
 
+def test_headers_out_of_a_generator_are_all_sent(liberal: Worker) -> None:
+    for _ in range(2):
+        got = liberal.get("/generated").headers
+        assert got == [("X-First", "1"), ("X-Second", "2"), PLAIN, ("Content-Length", "4")]
+
+
 def test_a_list_of_headers_changed_later_changes_nothing(liberal: Worker) -> None:
     assert liberal.get("/mutate").headers == [PLAIN, ("Content-Length", "4")]
 

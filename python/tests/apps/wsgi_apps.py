@@ -397,6 +397,12 @@ def view_subclasses(environ: Environ, start_response: StartResponse) -> Iterable
     return [b"sent"]
 
 
+def view_generated(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Has its headers in what can be read once."""
+    start_response("200 OK", iter([("X-First", "1"), ("X-Second", "2"), *PLAIN]))  # type: ignore[arg-type]
+    return [b"body"]
+
+
 def view_mutate(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Changes the list of headers after it was checked."""
     headers = list(PLAIN)
