@@ -180,7 +180,14 @@ class Stream:
             if at == size:
                 return
             if not self.credit:
-                scheduler.wait(self, self._writable)
+                try:
+                    scheduler.wait(self, self._writable)
+                except BaseException as exc:  # a timeout of gevent's, say, that the app goes on after
+                    if at and not self.gone and not isinstance(exc, scheduler.expected):
+                        # Nothing can follow it.
+                        said = f"half a block of the body has been sent: {describe(exc)[0]}"
+                        self.close(wire.frame(wire.ERROR, self.id, (said, "")))
+                    raise
             if self.gone:
                 raise ClientGone("the client has gone")
         if self._close():

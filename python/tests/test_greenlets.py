@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Launch
-from driver import APPS, ERROR, PACKAGE, RESPONSE, STOP, Worker, frame
+from driver import APPS, ERROR, PACKAGE, RESPONSE, STOP, WINDOW, Worker, frame
 
 
 @pytest.fixture
@@ -76,6 +76,15 @@ def test_stop_waits_for_a_response(worker: Worker) -> None:
     worker.write(frame(STOP, 0))
     assert worker.response(stream).body == b"slept"
     assert worker.wait() == 0
+
+
+def test_a_body_with_a_hole_is_never_whole(launch: Launch) -> None:
+    worker = launch("gevent_apps:hole", "wsgi", runtime="gevent").start()
+    got = worker.response(worker.request("/"), grant=False)
+    assert len(got.body) == WINDOW
+    assert got.closed == ERROR
+    assert got.error is not None
+    assert got.error[0].startswith("half a block of the body has been sent: Timeout")
 
 
 def test_a_warning_of_gevents_about_its_patches_is_an_error(launch: Launch) -> None:

@@ -85,6 +85,16 @@ def view_threadpool(_: str) -> str:
     return str(gevent.get_hub().threadpool.apply(sum, ([1, 2],)))
 
 
+def hole(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """Gives up a block for which there is no credit, and goes on with the next one."""
+    write = start_response("200 OK", [])
+    with gevent.Timeout(0.05, False):
+        for _ in range(2):
+            write(b"." * 200_000)
+    write(b"end")
+    return []
+
+
 def stops(environ: dict[str, Any], start_response: Callable[..., Any]) -> "Stops":
     start_response("200 OK", [("Content-Length", "4")])
     return Stops()
