@@ -2,9 +2,11 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from support import raw
 from support.check import Servers
 from support.polling import wait_until
 from support.server import Server
@@ -13,6 +15,7 @@ from support.server import Server
 @pytest.fixture(scope="module", params=["native", "uvloop"])
 def server(serve_shared: Servers, request: pytest.FixtureRequest) -> Iterator[Server]:
     site = f"""
+        log
         handle_path /api/* {{
             python {{
                 module_asgi fastapi_app:app
@@ -49,6 +52,28 @@ def test_background_task_runs_after_the_response(server: Server) -> None:
     assert name not in server.get("/api/tasks").json(), "the task waits at its gate"
     server.post(f"/api/release/{name}")
     wait_until(lambda: name in server.get("/api/tasks").json(), "finished background task")
+
+
+def test_background_task_runs_although_the_client_went_before_the_response(server: Server) -> None:
+    name = uuid.uuid4().hex
+    path, since = f"/api/slow_tasks/{name}", server.log.position()
+    with raw.Connection(server) as client:
+        client.send(f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n".encode())
+        wait_until(lambda: name in server.get("/api/waiting").json(), "the request in the app")
+    server.log.wait_for(lambda entry: entry.get("request", {}).get("uri") == path, since)
+    server.post(f"/api/release/{name}")
+    wait_until(lambda: name in server.get("/api/tasks").json(), "finished background task")
+
+
+def test_a_quiet_stream_ends_when_its_client_has_gone(server: Server) -> None:
+    with ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(raw.Connection(server))
+            client.send(b"GET /api/quiet HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert client.head()[0] == 200
+            assert next(client.chunks()) == b"first\n"
+        assert server.get("/api/listeners").json() == 3
+    wait_until(lambda: server.get("/api/listeners").json() == 0, "the end of the streams")
 
 
 def test_many_requests_at_once_on_one_worker(server: Server) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from .exchange import ClientGone, Exchange
 from .files import Channel
 from .headers import ByteHeaders, byte_head, check_status
 from .lifespan import Lifespan
-from .wire import END, HEADER_SIZE, MAX_DATA, PARTS, is_due, newest, pack_header
+from .wire import END, HEADER_SIZE, MAX_DATA, is_due, newest, pack_header
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -25,8 +25,9 @@ App = Callable[..., Any]
 
 _TO_STREAMS = frozenset({wire.DATA, wire.TEXT, wire.BINARY, wire.CREDIT, wire.CLOSE, wire.RESET})
 
-LONG_HOLD = 0.003  # seconds: a response held for so long has waited for a step of the app's that blocks the loop
+LONG_HOLD = 0.003  # seconds: a frame held for so long has waited for a step of the app's that blocks the loop
 WARY = 64  # how often all is sent at once after such a step, since there may be more of them
+UNHEARD = 2.0  # seconds after which an app that has no way to hear that its client has gone is cancelled
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
 START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
 _MAX_HELD = 64 << 10  # bytes
@@ -95,6 +96,7 @@ class Server:
         self.starts: list[Request] = []  # have a head that waits for the first part of the body
         self.held: list[bytes | memoryview] = []  # frames that leave at the end of this turn of the loop
         self.held_since = 0.0  # when the first of them came
+        self.frames = decoder.frames  # read, and not begun
         self.with_file: set[Request] = set()  # have one that leaves with a file, which waits for room
         self.loop = asyncio.get_running_loop()
         from .websocket import WebSocket  # which needs this module
@@ -105,6 +107,7 @@ class Server:
         self._decoder = decoder
         self._last = 0  # the highest stream number used
         self._held_size = 0
+        self._sent_at = 0.0  # when the last flush was
         self._wary = 0  # so often what is put is not held
         self._flushing = False  # a flush will come in this turn of the loop
         self._unsent = memoryview(b"")  # what the socket did not take
@@ -133,12 +136,15 @@ class Server:
         self._sock.setblocking(True)
 
     def put(self, prefix: bytes, head: bytes, data: bytes) -> None:
-        """Adds a frame to what leaves at the end of this turn of the loop."""
+        """Adds a frame to what leaves at the end of this turn of the loop, or now if little is going on."""
+        now = monotonic()
+        since = self.held_since
         if not self.held:
-            self.held_since = monotonic()
+            self.held_since = now
+            since = self._sent_at
         self.held += (prefix, head, data)
         self._held_size += HEADER_SIZE + len(head) + len(data)
-        if self._held_size >= _MAX_HELD or self._wary:
+        if self._held_size >= _MAX_HELD or self._wary or now - since > LONG_HOLD:
             self.flush()
         elif not self._flushing:
             self.flush_soon()
@@ -157,9 +163,10 @@ class Server:
             return
         parts, self.held = self.held, []
         size, self._held_size = self._held_size, 0
+        self._sent_at = now = monotonic()
         if self._wary:
             self._wary -= 1
-        elif len(parts) > PARTS and monotonic() - self.held_since > LONG_HOLD:
+        elif now - self.held_since > LONG_HOLD:
             self._wary = WARY
         try:
             self._unsent = wire.send(self._sock, parts, size)
@@ -270,7 +277,7 @@ class Server:
         elif bare == wire.CLOSE:
             request.shut(*head)
         else:
-            request.gone = True
+            request.lose()
         request.wake()
 
     def _check_finished(self) -> None:
@@ -332,7 +339,7 @@ class Server:
 class Request(Exchange):
     """One HTTP request: its `receive` and `send`, and what they share."""
 
-    __slots__ = ("_body", "_first", "_open", "_started", "head", "trailers")
+    __slots__ = ("_body", "_first", "_open", "_started", "_told", "head", "trailers")
 
     def __init__(self, server: Server, stream: int, data: bytes, ended: bool) -> None:
         # What Exchange.__init__ does, without the call: so much is there of each request.
@@ -348,6 +355,7 @@ class Request(Exchange):
         self.head: bytes | None = None  # of RESPONSE, until that is sent
         self._started = False  # http.response.start has come
         self._open = False  # the body may go on: http.response.start has come, and not the end of the body
+        self._told = False  # http.disconnect has been received
         self.trailers: list[tuple[bytes, bytes]] | None = None  # so far; None: none will come
 
     async def run(self, app: App, scope: dict[str, Any]) -> None:
@@ -387,6 +395,7 @@ class Request(Exchange):
                 await self._change()
         while not self.gone and not self.closed:
             await self._change()
+        self._told = True
         return {"type": "http.disconnect"}
 
     async def send(self, message: dict[str, Any]) -> None:
@@ -395,7 +404,10 @@ class Request(Exchange):
         Raises ClientGone, RuntimeError for a message out of order, TypeError or ValueError for what cannot be sent.
         """
         if self.gone:
-            raise ClientGone("the client has gone")
+            if self._must_hear(message):
+                raise ClientGone("the client has gone")
+            self._drop(message)
+            return
         kind = message["type"]
         if kind == "http.response.body":
             if not self._open or self.closed:
@@ -408,7 +420,7 @@ class Request(Exchange):
                 end = self.ends_body(end)
             size = len(data)
             if size > MAX_DATA or size > self.credit:
-                await self._send_parts(data, end)
+                await self._wait_to_send(self._send_parts(data, end), message)
             elif size or end:
                 self.send_data(data, end)
         elif kind == "http.response.start":
@@ -427,12 +439,48 @@ class Request(Exchange):
                 server.starts.append(self)
                 server.flush_soon()
         else:
-            await extensions.send(self, kind, message)
+            await self._wait_to_send(extensions.send(self, kind, message), message)
 
     def suspended(self) -> None:
         """Sees to a head whose body the first step has not brought."""
         if self.head is not None:
             self.server.starts.append(self)
+
+    def lose(self) -> None:
+        """The client has gone. What runs is told by http.disconnect, if it asks, or else by what `send` raises."""
+        super().lose()
+        if self._started:
+            self._end_unheard()
+
+    def _end_unheard(self) -> None:
+        self.server.loop.call_later(UNHEARD, self._cancel_unheard)
+
+    def _cancel_unheard(self) -> None:
+        """Ends a response that neither asks nor sends: it might go on for ever (docs/adr/0020-lost-clients.md)."""
+        if self.task is not None and not self._told and not self.closed:
+            self.task.cancel()
+
+    async def _wait_to_send(self, sending: Coroutine[Any, Any, None], message: dict[str, Any]) -> None:
+        try:
+            await sending
+        except ClientGone:  # meanwhile
+            if self._must_hear(message):
+                raise
+            self._drop(message)
+
+    def _must_hear(self, message: dict[str, Any]) -> bool:
+        """Whether `send` raises because the client has gone: in an app that knows, or that has more to come.
+
+        A whole response is just let go. What the app does after it (a background task) is to be done for a client that
+        has not waited as well.
+        """
+        return self._told or bool(message.get("more_body"))
+
+    def _drop(self, message: dict[str, Any]) -> None:
+        if message["type"] in ("http.response.start", "http.response.early_hint"):
+            self._end_unheard()
+        elif not self.closed:
+            self._close(wire.RESET, None)
 
     # What extensions.py needs
 
@@ -509,7 +557,11 @@ class Request(Exchange):
             kind |= END
             self.end()
         self.credit -= size
-        self.server.put(pack_header(len(head) + size, self.stream, len(head) << 8 | kind), head, data)
+        server = self.server
+        server.put(pack_header(len(head) + size, self.stream, len(head) << 8 | kind), head, data)
+        # In the first step of the last request that there is nothing is gained by waiting for what it does next.
+        if self.task is None and (end or head) and not server.frames:
+            server.flush()
 
     async def _send_parts(self, data: bytes, end: bool) -> None:
         at, size = 0, len(data)
@@ -521,7 +573,12 @@ class Request(Exchange):
             if at == size:
                 return
             while not self.credit:
-                await self._change()
+                try:
+                    await self._change()
+                except BaseException:  # cancelled, maybe by a timeout that the app goes on after
+                    if at:
+                        self._open, self.trailers = False, None  # nothing can follow half of a part
+                    raise
                 self.check_open()
 
 

@@ -51,6 +51,10 @@ class Exchange:
         """Takes one TEXT or BINARY frame. Raises ProtocolError."""
         raise wire.ProtocolError("a message where none is due")
 
+    def lose(self) -> None:
+        """Takes RESET: the client has gone."""
+        self.gone = True
+
     def shut(self, code: int, reason: str) -> None:
         """Takes a CLOSE frame. Raises ProtocolError."""
         raise wire.ProtocolError("CLOSE where none is due")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,6 +214,49 @@ def test_a_task_that_listens_hears_the_client_go(worker: Worker) -> None:
     assert events(worker) == ["heard", "cancelled"]
 
 
+@pytest.mark.parametrize("query", ["", "?stream"])
+def test_what_an_app_does_after_its_response_is_done_although_the_client_went_before_it(
+    worker: Worker, query: str
+) -> None:
+    events(worker)
+    stream = worker.request("/order" + query)
+    worker.get("/hello")
+    worker.reset(stream)
+    worker.get("/open")
+    got = worker.response(stream)
+    assert (got.status, got.closed) == (0, RESET)
+    assert events(worker) == ([] if query else ["done after the response"]), "streams are told by an OSError"
+
+
+@pytest.mark.parametrize("query", ["", "?late"])
+def test_a_response_that_would_never_hear_that_its_client_has_gone_is_cancelled(worker: Worker, query: str) -> None:
+    events(worker)
+    worker.logs.clear()
+    stream = worker.request("/quiet" + query)
+    if query:
+        worker.get("/hello")
+    else:
+        assert worker.next(stream).data == b"first"
+    worker.reset(stream)
+    worker.get("/open")
+    assert worker.response(stream).closed == RESET
+    assert events(worker) == ["ended"]
+    assert worker.logs == []
+
+
+def test_a_response_that_has_heard_it_goes_on(worker: Worker) -> None:
+    events(worker)
+    quiet, told = worker.request("/quiet"), worker.request("/told")
+    for stream in (quiet, told):
+        assert worker.next(stream).data == b"first"
+        worker.reset(stream)
+    assert worker.response(quiet).closed == RESET
+    assert worker.waiting(told) == []
+    worker.get("/open")
+    assert worker.response(told).closed == RESET
+    assert events(worker) == ["http.disconnect", "ended", "done"]
+
+
 def test_disconnect_is_received_after_the_response(worker: Worker) -> None:
     events(worker)
     assert worker.get("/after").body == b"over"
@@ -228,6 +272,31 @@ def test_a_reset_after_the_response_changes_nothing(worker: Worker) -> None:
     worker.get("/open")
     assert until(lambda: events(worker), "the end of the background task") == ["background done"]
     assert worker.waiting(stream) == []
+
+
+def test_a_body_with_a_hole_is_never_whole(worker: Worker) -> None:
+    stream = worker.request("/skip")
+    got = worker.response(stream, grant=False)
+    assert len(got.body) == WINDOW
+    assert got.closed == ERROR
+
+
+# Apps that block the loop
+
+
+@pytest.mark.parametrize("pause", [0.01] + [0.0] * (sys.version_info >= (3, 12)))
+@pytest.mark.parametrize("where", ["after", "within"])
+def test_what_was_sent_leaves_before_the_app_blocks_the_loop(
+    worker: Worker, tmp_path: Path, where: str, pause: float
+) -> None:
+    for number in range(3):
+        path = tmp_path / str(number)
+        stream = worker.request(f"/blocks?{pause},{where},{path}")
+        assert worker.next(stream).data == (b"whole" if where == "after" else b"first")
+        path.touch()
+        if where != "after":
+            assert worker.next(stream).data == b"second"
+        assert worker.get("/hello").body == b"hello"
 
 
 # Errors

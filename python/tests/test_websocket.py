@@ -217,7 +217,7 @@ def test_receive_says_disconnect_after_a_denial(worker: Worker) -> None:
 
 
 def test_a_client_that_goes_during_a_denial(worker: Worker) -> None:
-    stream = sending(worker, deny("start", status=403), deny("body", body=bytes(2 * WINDOW)))
+    stream = sending(worker, deny("start", status=403), deny("body", body=bytes(2 * WINDOW), more_body=True))
     until(lambda: sum(len(got.data) for got in worker.waiting(stream)) == WINDOW, "all that there is credit for")
     worker.reset(stream)
     assert worker.response(stream).closed == RESET

@@ -1,5 +1,6 @@
 """The common site in FastAPI, and what FastAPI adds; see test_frameworks.py and test_fastapi.py."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ import gates
 
 app = FastAPI(title="Common site")
 finished_tasks: list[str] = []
+waiting: list[str] = []
+listeners = 0
 
 
 class Order(BaseModel):
@@ -103,6 +106,39 @@ async def start_task(name: str, tasks: BackgroundTasks) -> dict[str, str]:
 
     tasks.add_task(finish)
     return {"started": name}
+
+
+@app.post("/slow_tasks/{name}", status_code=202)
+async def start_slowly(name: str, tasks: BackgroundTasks) -> dict[str, str]:
+    waiting.append(name)
+    await gates.wait_async(name)
+    tasks.add_task(finished_tasks.append, name)
+    return {"started": name}
+
+
+@app.get("/quiet")
+async def quiet() -> StreamingResponse:
+    """A stream with nothing more to say; /listeners counts those that wait for it to say something."""
+    async def parts() -> AsyncIterator[str]:
+        global listeners
+        listeners += 1
+        try:
+            yield "first\n"
+            await asyncio.Event().wait()
+        finally:
+            listeners -= 1
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+@app.get("/waiting")
+async def list_waiting() -> list[str]:
+    return waiting
+
+
+@app.get("/listeners")
+async def count_listeners() -> int:
+    return listeners
 
 
 @app.get("/tasks")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import mmap
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -168,6 +169,72 @@ async def view_disconnect(scope: Scope, receive: Receive, send: Send) -> None:
             raise
         if query(scope) == "other":
             raise ValueError("after the client went") from None
+
+
+async def view_order(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers when /open has been called, and does something after that."""
+    opened().clear()
+    await opened().wait()
+    await (stream(send) if query(scope) == "stream" else answer(send, b"ordered"))
+    events.append("done after the response")
+
+
+async def stream(send: Send) -> None:
+    """Answers in two parts."""
+    await send(start())
+    await send(body(b"first", True))
+    await send(body(b"second"))
+
+
+async def view_quiet(scope: Scope, receive: Receive, send: Send) -> None:
+    """Begins a response, and has nothing more to say."""
+    opened().clear()
+    if query(scope) == "late":
+        await opened().wait()
+    await send(start())
+    try:
+        if query(scope) != "late":
+            await send(body(b"first", True))
+        await asyncio.Event().wait()
+    finally:
+        events.append("ended")
+
+
+async def view_told(scope: Scope, receive: Receive, send: Send) -> None:
+    """Begins a response, hears that the client has gone, and goes on until /open is called."""
+    opened().clear()
+    await receive()
+    await send(start())
+    await send(body(b"first", True))
+    events.append((await receive())["type"])
+    await opened().wait()
+    events.append("done")
+
+
+async def view_skip(scope: Scope, receive: Receive, send: Send) -> None:
+    """Gives up a part of the body for which there is no credit, and goes on with the next one."""
+    await send(start())
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        for _ in range(2):
+            await asyncio.wait_for(send(body(b"." * 200_000, True)), 0.05)
+    with contextlib.suppress(RuntimeError):
+        await send(body(b"end"))
+
+
+async def view_blocks(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the loop after its response, or in the middle of it, until there is a file."""
+    pause, where, path = query(scope).split(",")
+    if float(pause):
+        await asyncio.sleep(float(pause))
+    await send(start())
+    if where == "after":
+        await send(body(b"whole"))
+    else:
+        await send(body(b"first", True))
+    while not os.path.exists(path):
+        time.sleep(0.001)
+    if where != "after":
+        await send(body(b"second"))
 
 
 async def view_after(scope: Scope, receive: Receive, send: Send) -> None:
