@@ -221,6 +221,11 @@ async def view_skip(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(b"end"))
 
 
+def wait_for(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+
 async def view_blocks(scope: Scope, receive: Receive, send: Send) -> None:
     """Blocks the loop after its response, or in the middle of it, until there is a file."""
     pause, where, path = query(scope).split(",")
@@ -231,8 +236,7 @@ async def view_blocks(scope: Scope, receive: Receive, send: Send) -> None:
         await send(body(b"whole"))
     else:
         await send(body(b"first", True))
-    while not os.path.exists(path):
-        time.sleep(0.001)
+    wait_for(path)
     if where != "after":
         await send(body(b"second"))
 
