@@ -119,6 +119,7 @@ async def start_slowly(name: str, tasks: BackgroundTasks) -> dict[str, str]:
 @app.get("/quiet")
 async def quiet() -> StreamingResponse:
     """A stream with nothing more to say; /listeners counts those that wait for it to say something."""
+
     async def parts() -> AsyncIterator[str]:
         global listeners
         listeners += 1
