@@ -163,8 +163,11 @@ class Server:
         return result
 
     def _listeners(self) -> int:
-        """How many sockets of Caddy listen on the site's port."""
-        sockets = self.caddy.net_connections("tcp")
+        """How many sockets listen on the site's port.
+
+        Not of Caddy alone: one that it is closing may be nobody's any more, and still take connections and reset them.
+        """
+        sockets = psutil.net_connections("tcp4")
         return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port.number for one in sockets)
 
     def admin_request(self, method: str, path: str, **options: Any) -> httpx.Response:
