@@ -168,7 +168,7 @@ class Server:
         Not of Caddy alone: one that it is closing may be nobody's any more, and still take connections and reset them.
         """
         sockets = psutil.net_connections("tcp4")
-        return sum(one.status == psutil.CONN_LISTEN and one.laddr.port == self.port.number for one in sockets)
+        return sum(one.status == psutil.CONN_LISTEN and one.laddr[-1:] == (self.port.number,) for one in sockets)
 
     def admin_request(self, method: str, path: str, **options: Any) -> httpx.Response:
         """A request to Caddy's admin API."""
