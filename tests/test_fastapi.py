@@ -54,9 +54,10 @@ def test_background_task_runs_after_the_response(server: Server) -> None:
     wait_until(lambda: name in server.get("/api/tasks").json(), "finished background task")
 
 
-def test_background_task_runs_although_the_client_went_before_the_response(server: Server) -> None:
+@pytest.mark.parametrize("where", ["", "/behind_middleware"])
+def test_background_task_runs_although_the_client_went_before_the_response(server: Server, where: str) -> None:
     name = uuid.uuid4().hex
-    path, since = f"/api/slow_tasks/{name}", server.log.position()
+    path, since = f"/api{where}/slow_tasks/{name}", server.log.position()
     with raw.Connection(server) as client:
         client.send(f"POST {path} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n".encode())
         wait_until(lambda: name in server.get("/api/waiting").json(), "the request in the app")

@@ -469,16 +469,18 @@ class Request(Exchange):
             self._drop(message)
 
     def _must_hear(self, message: dict[str, Any]) -> bool:
-        """Whether `send` raises because the client has gone: in an app that knows, or that has more to come.
+        """Whether `send` raises because the client has gone: in an app that knows, or that goes on sending.
 
         A whole response is just let go. What the app does after it (a background task) is to be done for a client that
-        has not waited as well.
+        has not waited as well. Starlette's middleware makes two parts of one, the second one empty.
         """
-        return self._told or bool(message.get("more_body"))
+        return self._told or (self._started and bool(message.get("more_body")))
 
     def _drop(self, message: dict[str, Any]) -> None:
         if message["type"] in ("http.response.start", "http.response.early_hint"):
             self._end_unheard()
+        elif message.get("more_body"):
+            self._started = True
         elif not self.closed:
             self._close(wire.RESET, None)
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Cookie, FastAPI, File, Form, Request, UploadFile
+from fastapi import BackgroundTasks, Cookie, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -145,3 +145,13 @@ async def count_listeners() -> int:
 @app.get("/tasks")
 async def list_tasks() -> list[str]:
     return finished_tasks
+
+
+behind_middleware = FastAPI()
+behind_middleware.post("/slow_tasks/{name}", status_code=202)(start_slowly)
+app.mount("/behind_middleware", behind_middleware)
+
+
+@behind_middleware.middleware("http")
+async def pass_on(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    return await call_next(request)

@@ -172,18 +172,14 @@ async def view_disconnect(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def view_order(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers when /open has been called, and does something after that."""
+    """Answers when /open has been called, in some parts and a last one, and does something after that."""
     opened().clear()
     await opened().wait()
-    await (stream(send) if query(scope) == "stream" else answer(send, b"ordered"))
-    events.append("done after the response")
-
-
-async def stream(send: Send) -> None:
-    """Answers in two parts."""
     await send(start())
-    await send(body(b"first", True))
-    await send(body(b"second"))
+    for _ in range(int(query(scope))):
+        await send(body(b"part", True))
+    await send(body(b"last"))
+    events.append("done after the response")
 
 
 async def view_quiet(scope: Scope, receive: Receive, send: Send) -> None:
