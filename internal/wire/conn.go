@@ -148,6 +148,7 @@ func (c *Conn) follow(ctx context.Context, done func(busy bool) bool) {
 			// It may have been meant for an earlier leader: read on if nothing has changed for this one.
 			_ = c.rw.SetReadDeadline(time.Time{})
 		case err != nil:
+			c.tell() // of frames that came before
 			c.end(err)
 			return // with the lead: nobody can read any more
 		}

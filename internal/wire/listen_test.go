@@ -104,6 +104,28 @@ func TestAwaitEndsWithItsStream(t *testing.T) {
 	}
 }
 
+// What came just before a breach of the protocol is passed on, or the stream would have ended without a word.
+func TestAwaitEndsWithAStreamBeforeAMalformedFrame(t *testing.T) {
+	c, p, _, _ := connect(t)
+	s, id := respond(t, c, p)
+	over := await(s, nil, func() bool {
+		_, _, more := s.TryRecv(MaxData)
+		return !more
+	})
+	b, err := Append(nil, Frame{Stream: id, Type: Data, End: true, Data: []byte("last")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.rw.Write(append(b, bytes.Repeat([]byte{0xff}, HeaderSize)...)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, over, "the end of Await")
+	if f, err := s.Recv(context.Background()); err != nil || string(f.Data) != "last" {
+		t.Errorf("got %+v, %v, want the last part", f, err)
+	}
+	s.Release()
+}
+
 func TestAwaitSeesAResetThatCameBefore(t *testing.T) {
 	c, p, _, _ := connect(t)
 	s, id := respond(t, c, p)
