@@ -141,17 +141,25 @@ func (e *exchange) wantsRange(status int) bool {
 		return false
 	}
 	header.Set("Accept-Ranges", "bytes")
-	return e.request.Method == http.MethodGet && e.request.Header.Get("Range") != ""
+	return e.request.Method == http.MethodGet && byteRanges(e.request.Request) != ""
+}
+
+// byteRanges returns what a Range header asks for in bytes, as http.ServeContent understands it, or "" if there is none:
+// other units are to be ignored, and units are compared without case (RFC 9110, section 14.1).
+func byteRanges(r *http.Request) string {
+	unit, ranges, _ := strings.Cut(r.Header.Get("Range"), "=")
+	if !strings.EqualFold(unit, "bytes") {
+		return ""
+	}
+	return "bytes=" + ranges
 }
 
 // serveRange answers a request for ranges as Caddy's file_server would. If-Range is held against the app's ETag and
 // Last-Modified; other conditions the app has judged itself.
 func (e *exchange) serveRange(part *filePart) error {
-	asked := &http.Request{Method: http.MethodGet, Header: http.Header{}}
-	for _, name := range []string{"Range", "If-Range"} {
-		if values := e.request.Header[name]; values != nil {
-			asked.Header[name] = values
-		}
+	asked := &http.Request{Method: http.MethodGet, Header: http.Header{"Range": {byteRanges(e.request.Request)}}}
+	if condition := e.request.Header["If-Range"]; condition != nil {
+		asked.Header["If-Range"] = condition
 	}
 	header := e.w.Header()
 	modified, err := http.ParseTime(header.Get("Last-Modified"))

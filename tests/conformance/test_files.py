@@ -198,6 +198,13 @@ class TestRange:
         assert response.values(b"content-range") == [f"bytes {first}-{last}/300000".encode()]
         assert response.values(b"content-length") == [str(last + 1 - first).encode()]
 
+    @pytest.mark.parametrize(("asked", "status"), [("Bytes=0-9", 206), ("items=0-9", 200), ("0-9", 200)])
+    def test_other_units_are_ignored_and_case_does_not_matter(
+        self, whole: tuple[Server, str], folder: Path, asked: str, status: int
+    ) -> None:
+        response = get(*whole, folder / "content", f"Range: {asked}")
+        assert (response.status, response.body) == (status, CONTENT[:10] if status == 206 else CONTENT)
+
     def test_several(self, whole: tuple[Server, str], folder: Path) -> None:
         response = get(*whole, folder / "content", "Range: bytes=10-19, -3")
         assert response.status == 206
