@@ -22,6 +22,9 @@ import (
 // statusClientClosed is what Caddy logs for a request whose client went away.
 const statusClientClosed = 499
 
+// responseBuffer is how much of a response net/http takes at once, whether the client reads or not, in bytes.
+const responseBuffer = 4 << 10
+
 // appFault is a response of the app's that cannot be passed on.
 type appFault struct{ error }
 
@@ -38,6 +41,7 @@ type exchange struct {
 	pool    *pool
 	logger  *zap.Logger
 	upload  *upload     // nil when the request has no body, or all of it is in the first frame
+	empty   bool        // what might have been a body (HTTP/3 does not always say) was none
 	began   bool        // the response has begun
 	taken   bool        // the app's headers are there, see takeHead
 	given   http.Header // the headers before they came; nil: none but these of Server
@@ -168,7 +172,7 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 		}
 		switch f.Type {
 		case wire.Response, wire.Data:
-			if !f.End {
+			if !f.End || len(f.Data) > responseBuffer { // it may have to wait for the client
 				e.enrol()
 			}
 			err = e.write(stream, f)
@@ -329,8 +333,12 @@ func (e *exchange) write(stream *wire.Stream, f wire.Frame) error {
 }
 
 // hint passes on a HINT frame: an informational response with links (RFC 8297). HTTP/1.0 has none.
+//
+// None goes to a client of HTTP/1 that waits for a 100: net/http writes that from where the body is read, and guards it
+// against the final response alone.
 func (e *exchange) hint(stream *wire.Stream, f wire.Frame) error {
-	if e.request.ProtoAtLeast(1, 1) {
+	continues := e.request.ProtoMajor == 1 && e.upload != nil && e.request.Header.Get("Expect") != ""
+	if e.request.ProtoAtLeast(1, 1) && !continues {
 		links, err := hintLinks(f.Data)
 		if err != nil {
 			return &appFault{err}
@@ -451,7 +459,7 @@ func (e *exchange) refusal(err error) error {
 
 // replayable tells whether a second run of the request can do no harm (RFC 9110, section 9.2.2).
 func (e *exchange) replayable() bool {
-	if e.request.hasBody() {
+	if e.request.hasBody() && !e.empty {
 		return false
 	}
 	switch e.request.Method {

@@ -356,6 +356,67 @@ func TestExchangeDeclinedRequestGoesOn(t *testing.T) {
 	}
 }
 
+// A body that is still coming when the pool begins to drain, and fits into one frame, is not refused in between.
+func TestExchangeWithASmallBodyWhileThePoolDrains(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceWSGI, Threads: 1}, answer(
+		wire.Frame{Type: wire.Response, End: true, Head: responseHead(200), Data: []byte("served")}))
+	body, client := io.Pipe()
+	request := newTestRequest(http.MethodPost, "http://test/", body)
+	request.ContentLength = 10
+	response := httptest.NewRecorder()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		testHandler(t, p).ServeHTTP(response, request)
+	}()
+	_, _ = client.Write([]byte("begun"))
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		p.stop(0)
+	}()
+	for ending := false; !ending; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		ending = p.ending
+		p.mu.Unlock()
+	}
+	_, _ = client.Write([]byte("ended"))
+	_ = client.Close()
+	<-served
+	if response.Code != 200 || response.Body.String() != "served" {
+		t.Errorf("got %d %q, want 200", response.Code, response.Body)
+	}
+	<-stopped
+}
+
+// busyWriter notes whether a pool is busy while something is written.
+type busyWriter struct {
+	*httptest.ResponseRecorder
+	pool *pool
+	busy bool
+}
+
+func (w *busyWriter) Write(b []byte) (int, error) {
+	w.busy = w.pool.isBusy()
+	return w.ResponseRecorder.Write(b)
+}
+
+// What a client may not take at once is known to the drain, although it is one frame and its worker is through with it.
+func TestExchangeCountsAsBusyWhileItsClientMayBlock(t *testing.T) {
+	for size, busy := range map[int]bool{responseBuffer: false, responseBuffer + 1: true, wire.MaxData: true} {
+		p := testPool(t, settings{Interface: interfaceASGI}, answer(
+			wire.Frame{Type: wire.Response, End: true, Head: responseHead(200), Data: make([]byte, size)}))
+		w := &busyWriter{ResponseRecorder: httptest.NewRecorder(), pool: p}
+		testHandler(t, p).ServeHTTP(w, newTestRequest(http.MethodGet, "http://test/", nil))
+		if w.busy != busy || w.Body.Len() != size {
+			t.Errorf("%d of %d bytes: busy is %t, want %t", w.Body.Len(), size, w.busy, busy)
+		}
+		if p.isBusy() {
+			t.Error("busy after the response")
+		}
+	}
+}
+
 func TestExchangeReplaysOnceWhatHarmsNobody(t *testing.T) {
 	tests := []struct {
 		method, body string

@@ -13,6 +13,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"github.com/quic-go/quic-go/http3"
@@ -95,6 +96,34 @@ func TestHTTP3HintsAndTrailers(t *testing.T) {
 	}
 	if got := response.Trailer.Get("X-Sum"); got != "5" {
 		t.Errorf("got the trailers %v, want x-sum", response.Trailer)
+	}
+}
+
+// A request seldom says that it has no body, and is repeated like any other when its worker dies.
+func TestHTTP3ReplaysRequestsWithoutABody(t *testing.T) {
+	for _, name := range []string{interfaceWSGI, interfaceASGI} {
+		t.Run(name, func(t *testing.T) {
+			var asked atomic.Int32
+			p := testPool(t, settings{Interface: name, Threads: 1}, func(f wire.Frame) ([]wire.Frame, error) {
+				switch {
+				case f.Type != wire.Request:
+					return nil, nil
+				case asked.Add(1) == 1:
+					return nil, errDie
+				default:
+					return []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200)}}, nil
+				}
+			})
+			client, url := testHTTP3(t, p)
+			response, err := client.Get(url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = response.Body.Close()
+			if response.StatusCode != 200 || asked.Load() != 2 {
+				t.Errorf("got %d after %d tries, want 200 after 2", response.StatusCode, asked.Load())
+			}
+		})
 	}
 }
 

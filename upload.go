@@ -85,10 +85,16 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 		e.endUpload()
 		return nil, false, err
 	}
+	before := len(frame)
 	frame = append(frame, u.buf[u.from:u.to]...)
 	u.from = u.to
 	if u.end {
-		e.endUpload()
+		e.empty = len(frame) == before
+		// It stays enrolled until it has a place: a pool that drains would close in between.
+		e.pool.mu.Lock() // as those who look at the enrolled ones hold it
+		e.upload = nil
+		e.pool.mu.Unlock()
+		uploadBuffers.Put(u.buf)
 		return frame, true, nil
 	}
 	return frame, false, nil

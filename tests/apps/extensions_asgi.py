@@ -69,6 +69,15 @@ async def hint_first(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @case
+async def hint_and_body(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends many hints, then asks for the body, which the client sends when it is told to, and answers with that."""
+    await send({"type": "http.response.early_hint", "links": LINKS * 100})
+    body = (await receive())["body"]
+    await send(START)
+    await send({"type": "http.response.body", "body": body})
+
+
+@case
 async def hint_late(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends a hint when the body has begun."""
     await send(START)

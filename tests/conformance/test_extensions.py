@@ -79,6 +79,17 @@ class TestEarlyHints:
             response = client.response()
         assert (response.status, response.body) == (200, b"body")
 
+    def test_a_client_that_waits_to_send_its_body_is_told_to_and_gets_none(self, plain: Server) -> None:
+        """Both at once would garble one another."""
+        for _ in range(100):
+            with raw.Connection(plain) as client:
+                client.send(b"POST /hint_and_body HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n")
+                client.send(b"Expect: 100-continue\r\n\r\n")
+                assert client.head() == (100, [])
+                client.send(b"body")
+                response = client.response()
+            assert (response.status, response.body) == (200, b"body")
+
     def test_http10_has_none(self, plain: Server) -> None:
         with raw.Connection(plain) as client:
             client.send(b"GET /hint HTTP/1.0\r\n\r\n")
