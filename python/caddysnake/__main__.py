@@ -11,6 +11,13 @@ from select import poll
 from socket import socket
 from time import sleep
 
+# Caddy has started what `venv` or `python_path` names, or python3, whatever its version is.
+if sys.version_info < (3, 10):  # noqa: UP036
+    sys.exit(
+        f"{sys.executable} is Python {sys.version.split()[0]}; workers need Python 3.10 or newer: "
+        "name one with python_path, or a venv made with one"
+    )
+
 # Python has put this folder itself first; its modules must not stand in for the app's own `wsgi` or `threads`.
 sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
 
