@@ -186,7 +186,7 @@ def test_the_first_frame_must_be_start() -> None:
 
 
 def test_an_interpreter_that_is_too_old_is_named_in_one_line() -> None:
-    pretend = "import runpy, sys; sys.version_info, sys.version = (3, 9, 18), '3.9.18 (main)'; runpy.run_path(sys.argv[1])"
+    pretend = "import runpy, sys; sys.version_info, sys.version = (3, 9, 18), '3.9.18 x'; runpy.run_path(sys.argv[1])"
     command = [sys.executable, "-c", pretend, PACKAGE / "__main__.py"]
     got = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     said = f"{sys.executable} is Python 3.9.18; workers need Python 3.10 or newer: name one with python_path, or a venv"
