@@ -77,6 +77,16 @@ def test_a_quiet_stream_ends_when_its_client_has_gone(server: Server) -> None:
     wait_until(lambda: server.get("/api/listeners").json() == 0, "the end of the streams")
 
 
+@pytest.mark.expect_errors("app raised after its response")
+def test_an_exception_is_logged_with_its_request(server: Server) -> None:
+    """Starlette has answered with a 500 when it raises."""
+    since = server.log.position()
+    assert server.get("/api/error").status_code == 500
+    entry = server.log.wait_for(lambda entry: entry["msg"] == "app raised after its response", since)
+    assert (entry["method"], entry["path"]) == ("GET", "/api/error")
+    assert entry["error"] == "RuntimeError: a bug in the app"
+
+
 def test_many_requests_at_once_on_one_worker(server: Server) -> None:
     keys = [uuid.uuid4().hex for _ in range(50)]
     responses = []

@@ -369,7 +369,7 @@ class Request(Exchange):
             if not self.closed:
                 self.finish()
         except BaseException as exc:
-            self.fail(exc)
+            self.fail(exc, scope)
         if self.task is not None:
             server.through(self)
 

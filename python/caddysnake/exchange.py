@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import wire
 from .errors import describe, stems_from
@@ -64,8 +64,8 @@ class Exchange:
         if not self.closed:
             self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
 
-    def fail(self, exc: BaseException) -> None:
-        """Closes the stream of an app that has raised."""
+    def fail(self, exc: BaseException, scope: dict[str, Any]) -> None:
+        """Closes the stream of an app that has raised; says so in the log if it is closed, and Caddy through with it."""
         expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
         if self.gone and not self.closed:
             self._close(wire.RESET, None)
@@ -76,7 +76,9 @@ class Exchange:
             self._close(wire.ERROR, (message, trace))
         else:
             level = "debug" if self.gone and stems_from(exc, ClientGone) else "error"
-            self.server.log(level, "app raised after its response", error=message, traceback=trace)
+            # As in an error's entry by Caddy. Starlette raises once more behind its own 500.
+            asked = {"method": str(scope.get("method", "GET")), "path": str(scope.get("path"))}
+            self.server.log(level, "app raised after its response", **asked, error=message, traceback=trace)
 
     def end(self) -> None:
         """The next frame closes the stream."""

@@ -48,7 +48,7 @@ class WebSocket(Exchange):
             await app(scope, self.receive, self.send)
             (self._denial or self).finish()
         except BaseException as exc:
-            (self._denial or self).fail(exc)
+            (self._denial or self).fail(exc, scope)
         if self.task is not None:
             self.server.through(self)
 

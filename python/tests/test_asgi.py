@@ -330,6 +330,7 @@ def test_an_exception_after_the_response_is_logged(worker: Worker) -> None:
     assert worker.get("/raise/after").body == b"whole"
     level, _, fields = worker.log_entry("after its response")
     assert (level, fields["error"]) == ("error", "ValueError: after it")
+    assert (fields["method"], fields["path"]) == ("GET", "/raise/after")
     assert "view_raise_after" in fields["traceback"]
 
 
