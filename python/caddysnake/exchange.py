@@ -65,7 +65,7 @@ class Exchange:
             self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
 
     def fail(self, exc: BaseException, scope: dict[str, Any]) -> None:
-        """Closes the stream of an app that has raised; says so in the log if it is closed, and Caddy through with it."""
+        """Closes the stream of an app that has raised. When it is closed, and Caddy through with it, the log has it."""
         expected = isinstance(exc, (ClientGone, asyncio.CancelledError))
         if self.gone and not self.closed:
             self._close(wire.RESET, None)
