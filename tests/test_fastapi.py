@@ -77,7 +77,7 @@ def test_a_quiet_stream_ends_when_its_client_has_gone(server: Server) -> None:
     wait_until(lambda: server.get("/api/listeners").json() == 0, "the end of the streams")
 
 
-@pytest.mark.expect_errors("app raised after its response")
+@pytest.mark.expect_errors("a bug in the app", "handled request")
 def test_an_exception_is_logged_with_its_request(server: Server) -> None:
     """Starlette has answered with a 500 when it raises."""
     since = server.log.position()
