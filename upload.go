@@ -85,28 +85,25 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 		e.endUpload()
 		return nil, false, err
 	}
-	before := len(frame)
+	e.empty = u.end && u.from == u.to
 	frame = append(frame, u.buf[u.from:u.to]...)
 	u.from = u.to
 	if u.end {
-		e.empty = len(frame) == before
-		// It stays enrolled until it has a place: a pool that drains would close in between.
-		e.pool.mu.Lock() // as those who look at the enrolled ones hold it
-		e.upload = nil
-		e.pool.mu.Unlock()
-		uploadBuffers.Put(u.buf)
+		e.endUpload()
 		return frame, true, nil
 	}
 	return frame, false, nil
 }
 
-// endUpload stops reading and gives the buffer back.
+// endUpload stops reading and gives the buffer back. The exchange stays enrolled, until run ends: a pool that drains would
+// close before the request has a place.
 func (e *exchange) endUpload() {
-	if e.upload != nil {
-		e.dismiss() // before upload changes
-		e.upload.stop()
-		uploadBuffers.Put(e.upload.buf)
+	if u := e.upload; u != nil {
+		u.stop()
+		e.pool.mu.Lock() // those who look at the enrolled ones hold it
 		e.upload = nil
+		e.pool.mu.Unlock()
+		uploadBuffers.Put(u.buf)
 	}
 }
 

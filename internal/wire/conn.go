@@ -143,16 +143,15 @@ func (c *Conn) follow(ctx context.Context, done func(busy bool) bool) {
 	defer stop()
 	for {
 		busy, err := c.readOnce()
+		c.tell() // of what came before an error, too
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			// It may have been meant for an earlier leader: read on if nothing has changed for this one.
 			_ = c.rw.SetReadDeadline(time.Time{})
 		case err != nil:
-			c.tell() // of frames that came before
 			c.end(err)
 			return // with the lead: nobody can read any more
 		}
-		c.tell()
 		if ctx.Err() != nil || done(busy) {
 			c.lead <- struct{}{}
 			return

@@ -353,7 +353,7 @@ class Request(Exchange):
         self._first: bytes | None = data  # the first part of the body; None: the last part has been received
         self._body: wire.Body | None = None if ended else wire.Body(data)
         self.head: bytes | None = None  # of RESPONSE, until that is sent
-        self._started = False  # http.response.start has come
+        self._started = False  # http.response.start has come, or a part of a body that nobody got
         self._open = False  # the body may go on: http.response.start has come, and not the end of the body
         self._told = False  # http.disconnect has been received
         self.trailers: list[tuple[bytes, bytes]] | None = None  # so far; None: none will come
