@@ -25,7 +25,7 @@ func (p *pool) enrol(e *exchange) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lasting[e] = struct{}{}
-	if p.closed {
+	if p.closed.Load() {
 		e.cutOff()
 	}
 }

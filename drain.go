@@ -10,10 +10,6 @@ import (
 	"github.com/mliezun/caddy-snake/internal/websocket"
 )
 
-// lateTime is how long after a reload requests may still come to the old configuration: those that net/http had just
-// read, and those that an HTTP/2 client sends before it has seen GOAWAY (RFC 9113, section 6.8).
-const lateTime = time.Second
-
 // livePools holds every pool (as key) from its start until its workers have ended.
 var livePools sync.Map
 
@@ -101,13 +97,6 @@ func (p *pool) drainTimeout() time.Duration {
 	return timeout
 }
 
-// isClosed tells whether the pool takes no more requests: if any is left, it has been cut off.
-func (p *pool) isClosed() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.closed
-}
-
 // isDraining tells whether the pool has begun to drain.
 func (p *pool) isDraining() bool {
 	p.mu.Lock()
@@ -119,7 +108,7 @@ func (p *pool) isDraining() bool {
 func (p *pool) hasCutOff(w *worker) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.closed || w.cut
+	return p.closed.Load() || w.cut
 }
 
 // expectNoMore says that the pool is drained as soon as it has no request.
@@ -132,8 +121,8 @@ func (p *pool) expectNoMore() {
 
 // checkDrained closes the pool to further requests if none is expected and none is left. It is called with mu held.
 func (p *pool) checkDrained() {
-	if p.ending && !p.closed && !p.busy() {
-		p.closed = true
+	if p.ending && !p.closed.Load() && !p.busy() {
+		p.closed.Store(true)
 		close(p.drained)
 	}
 }
@@ -155,10 +144,10 @@ func (p *pool) cutOff() {
 	p.shutWebSockets()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed.Load() {
 		return
 	}
-	p.closed = true
+	p.closed.Store(true)
 	logCutOff(p.logger, p.open+p.waiting.Len(), p.sockets, p.drainTimeout())
 	p.refuse(errPoolClosed)
 	for w := range p.alive {

@@ -400,6 +400,16 @@ func (d *dynamicApps) refresh() {
 	}
 }
 
+// isOver tells whether no config uses the apps any more.
+func (d *dynamicApps) isOver() bool {
+	select {
+	case <-d.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // Destruct implements caddy.Destructor: the last config that used the apps has gone. It returns when they have stopped.
 func (d *dynamicApps) Destruct() error {
 	close(d.over)
@@ -463,9 +473,14 @@ func (ref *dynamicRef) start(logger *zap.Logger) {
 	close(ref.started)
 }
 
-// await returns the apps, waiting for the config to start.
+// await returns the apps, waiting for the config to start, or those of its successor when it has gone.
 func (ref *dynamicRef) await(ctx context.Context) (*dynamicApps, error) {
 	if apps := ref.apps.Load(); apps != nil {
+		if apps.isOver() {
+			if next := ref.successor(); next != nil {
+				return next.await(ctx)
+			}
+		}
 		return apps, nil
 	}
 	select {

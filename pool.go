@@ -58,7 +58,7 @@ type pool struct {
 	sockets   int                    // streams on a worker that have become WebSockets
 	traceback string                 // of the last worker that failed to start; "" once one has started
 	ending    bool                   // nobody will bring further requests, but those that are here may go on
-	closed    bool                   // no further request gets a place
+	closed    atomic.Bool            // no further request gets a place; set with mu held
 	lasting   map[*exchange]struct{} // requests that wait for their clients, see clients.go
 
 	webSockets map[*webSocket]struct{} // those whose clients are still there
@@ -162,7 +162,7 @@ func (p *pool) startFailure(err error) error {
 // the place when it closes the stream; a place that is not used must be given back with release.
 func (p *pool) acquire(ctx context.Context) (*worker, error) {
 	p.mu.Lock()
-	if p.closed {
+	if p.closed.Load() {
 		p.mu.Unlock()
 		return nil, errPoolClosed
 	}

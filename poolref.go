@@ -109,9 +109,19 @@ func (ref *poolRef) current() settings {
 }
 
 // await returns the pool, waiting for it if it is not there yet: Caddy's HTTP app may start before this one, and autoreload
-// may be about to start another one. The error is ctx's, a *failure or
-// errPoolClosed.
+// may be about to start another one. A request that comes when this config has gone gets that of its successor. The error
+// is ctx's, a *failure or errPoolClosed.
 func (ref *poolRef) await(ctx context.Context) (*pool, error) {
+	p, err := ref.awaitOwn(ctx)
+	if err == nil && p.closed.Load() {
+		if next := ref.successor(); next != nil {
+			return next.awaitOwn(ctx)
+		}
+	}
+	return p, err
+}
+
+func (ref *poolRef) awaitOwn(ctx context.Context) (*pool, error) {
 	for {
 		if p := ref.pool.Load(); p != nil {
 			return p, nil

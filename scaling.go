@@ -143,7 +143,7 @@ func (p *pool) grow(l *load) bool {
 	pressed := wanted > capacity
 	before := l.pressed
 	l.pressed = pressed
-	return pressed && (before || slots == 0) && slots < p.settings.MaxWorkers && !p.closed
+	return pressed && (before || slots == 0) && slots < p.settings.MaxWorkers && !p.closed.Load()
 }
 
 // shrink returns the slots that are not needed: without them the workers would have had room for the most requests that were

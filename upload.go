@@ -79,7 +79,7 @@ func (e *exchange) beginUpload(frame []byte) (withBody []byte, whole bool, err e
 	}
 	if u.err != nil {
 		err := u.failure()
-		if e.pool.isClosed() {
+		if e.pool.closed.Load() {
 			err = e.refusal(errPoolClosed)
 		}
 		e.endUpload()

@@ -8,6 +8,7 @@ import pytest
 
 from support.check import Servers
 from support.polling import wait_until
+from support.porter import Porter
 from support.raw import Closed, Connection
 from support.server import Server
 from support.worker import Worker
@@ -123,6 +124,25 @@ def test_a_reload_cuts_off_no_upload(serve: Servers, worker: Worker, clients: Ex
     assert int(got) == 200_000
     assert name in old
     wait_until(lambda: old <= shut_down(server), "end of the old workers")
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_what_another_handler_keeps_during_a_reload_is_answered_by_the_new_workers(
+    serve: Servers, worker: Worker, clients: ExitStack, app: str
+) -> None:
+    porter = clients.enter_context(Porter())
+    server = serve(porter.directive + site(app, "20s"))
+    wait_until(lambda: len(started(server)) == worker.count(2), "words of all workers")
+    old = started(server)
+    client = clients.enter_context(Connection(server))
+    client.send(b"PUT /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc")
+    porter.await_request()
+    assert server.reload(porter.directive + site(app, "21s")).returncode == 0
+    server.log.wait_for(lambda entry: entry["msg"] == "python app stopped")
+    porter.let_pass()
+    response = client.response()
+    assert response.status == 200
+    assert response.body.decode().split(" in ")[1] in started(server) - old
 
 
 @pytest.mark.parametrize("app", ["starlette", "wsgi"])

@@ -13,6 +13,7 @@ import pytest
 from support.check import Servers
 from support.memory import Growth
 from support.polling import wait_until
+from support.porter import Porter
 from support.raw import Connection
 from support.server import Server
 from support.siege import SIEGE, share
@@ -326,6 +327,29 @@ def test_python_reload_follows_a_link_to_the_app(serve: Servers, tenants: NewTen
     assert get(server, "alice").text.split()[0] == "two"
     assert get(server, "alice", "/?TENANT").text == "alice"
     wait_until(lambda: len(server.workers()) == 1, "end of the old worker")
+
+
+def test_what_another_handler_keeps_during_a_reload_is_answered_by_the_new_worker(
+    serve: Servers, tenants: NewTenants
+) -> None:
+    site = tenants("alice")
+    with Porter() as porter:
+        server = serve(porter.directive + site.site())
+        with Connection(server) as connection:
+            connection.send(f"GET / HTTP/1.1\r\nHost: alice.{DOMAIN}\r\n\r\n".encode())
+            porter.await_request()
+            porter.let_pass()
+            first = connection.response().body
+        with Connection(server) as connection:
+            connection.send(f"GET / HTTP/1.1\r\nHost: alice.{DOMAIN}\r\n\r\n".encode())
+            porter.await_request()
+            assert server.reload(porter.directive + site.site("threads 2")).returncode == 0
+            server.log.wait_for(lambda entry: entry["msg"] == "python app stopped")
+            porter.let_pass()
+            response = connection.response()
+    assert response.status == 200
+    assert response.body.startswith(b"alice ")
+    assert response.body != first
 
 
 @pytest.mark.expect_errors("worker exited")
