@@ -50,7 +50,11 @@ func appendConnection(b []byte, req *request, scheme string, extensions int) []b
 	b = marshal.AppendBytes(b, rawPath(req))
 	b = marshal.AppendBytes(b, req.URL.RawQuery)
 	b = appendHeaderPairs(b, req)
-	b = appendAddress(b, req.clientIP, req.clientPort)
+	if req.clientIP == "" {
+		b = marshal.AppendNone(b)
+	} else {
+		b = appendAddress(b, req.clientIP, req.clientPort)
+	}
 	name, port := req.server()
 	b = appendAddress(b, name, port)
 	b = marshal.AppendInt(b, int64(extensions))

@@ -121,7 +121,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request, ref *poolRef) er
 		return e.run(h.encodeWebSocket)
 	}
 	if h.refreshes(r) {
-		injector, r := h.refreshing(w, r, ref, pool)
+		injector, r := h.refreshing(w, e.request.Request, ref, pool)
 		e.request.Request, e.w = r, injector
 		if err := e.run(h.encode); err != nil {
 			return err

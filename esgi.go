@@ -33,7 +33,11 @@ func appendESGI(b []byte, req *request, proto, scheme string) []byte {
 	b = appendText(b, "http_version", scopeHTTPVersion(req))
 	name, port := req.server()
 	b = appendText(b, "server", net.JoinHostPort(name, strconv.Itoa(port)))
-	b = appendText(b, "client", net.JoinHostPort(req.clientIP, strconv.Itoa(req.clientPort)))
+	client := ""
+	if req.clientIP != "" {
+		client = net.JoinHostPort(req.clientIP, strconv.Itoa(req.clientPort))
+	}
+	b = appendText(b, "client", client)
 	b = appendText(b, "scheme", scheme)
 	b = appendText(b, "method", req.Method)
 	b = appendText(b, "path", req.path)

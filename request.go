@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -22,9 +23,9 @@ type request struct {
 	path       string // the path without rootPath; decoded
 	scheme     string // http or https
 	host       string // the Host header, or what a trusted proxy says it was; may be empty
-	clientIP   string
-	clientPort int  // 0 when the client is behind a proxy
-	trusted    bool // the request comes from one of Caddy's trusted_proxies
+	clientIP   string // empty when the client is not known: at the other end of a Unix socket
+	clientPort int    // 0 when the client is behind a proxy
+	trusted    bool   // the request comes from one of Caddy's trusted_proxies
 }
 
 // newRequest looks at r. rootPath is the handler's setting, "auto" or a path.
@@ -38,6 +39,7 @@ func newRequest(r *http.Request, rootPath string) request {
 	}
 	req.setPaths(rootPath)
 	req.setClient()
+	req.setLength()
 	if req.trusted {
 		req.believeProxy()
 	}
@@ -65,19 +67,36 @@ func (r *request) setPaths(rootPath string) {
 
 // setClient takes the client's address from Caddy, which has looked at trusted_proxies.
 func (r *request) setClient() {
-	host, port, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
+	host, port, _ := net.SplitHostPort(r.RemoteAddr) // empty for a Unix socket's client, which is "@" here and in the verdict
 	r.trusted, _ = caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool)
 	r.clientIP, _ = caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
-	if r.clientIP == "" || r.clientIP == host {
+	if r.clientIP == "" || r.clientIP == host || r.clientIP == r.RemoteAddr {
 		r.clientIP = host
-		r.clientPort, _ = strconv.Atoi(port) // 0 for a Unix socket's client
+		r.clientPort, _ = strconv.Atoi(port)
 	}
 	if zone := strings.IndexByte(r.clientIP, '%'); zone >= 0 {
 		r.clientIP = r.clientIP[:zone]
 	}
+}
+
+// setLength has the Content-Length header tell of the body that is there: request_body may have put in another one.
+func (r *request) setLength() {
+	declared := r.Header["Content-Length"]
+	if declared == nil && r.ContentLength <= 0 {
+		return
+	}
+	length := strconv.FormatInt(r.ContentLength, 10)
+	if len(declared) == 1 && declared[0] == length {
+		return
+	}
+	changed := *r.Request
+	changed.Header = maps.Clone(r.Header)
+	if r.ContentLength < 0 {
+		delete(changed.Header, "Content-Length")
+	} else {
+		changed.Header["Content-Length"] = []string{length}
+	}
+	r.Request = &changed
 }
 
 // believeProxy takes the scheme and host from a trusted proxy.

@@ -67,9 +67,7 @@ func appendHeaderVars(b []byte, req *request) []byte {
 			b = appendVar(b, "CONTENT_TYPE", values[0])
 			continue
 		case name == "Content-Length":
-			if req.ContentLength >= 0 {
-				b = appendVar(b, "CONTENT_LENGTH", strconv.FormatInt(req.ContentLength, 10))
-			}
+			b = appendVar(b, "CONTENT_LENGTH", values[0])
 			continue
 		}
 		key, known := headerVars[name]
