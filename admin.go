@@ -114,6 +114,7 @@ func (ref *poolRef) status() appStatus {
 func (p *pool) status() (waiting int, workers []workerStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	workers = []workerStatus{}
 	for w := range p.alive {
 		workers = append(workers, workerStatus{
 			Worker: w.id, Pid: w.interp.Pid(), State: w.state.String(), Started: w.began,

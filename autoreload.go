@@ -44,7 +44,7 @@ func setAutoreload(c *Config, args []string) error {
 	return nil
 }
 
-// autoreload keeps one app as its files are. From the moment that a change is told, requests wait (poolRef.hold) until the
+// autoreload keeps one app as its files are. From the moment that a file changes, requests wait (poolRef.hold) until the
 // new workers are ready or it is known why they are not.
 type autoreload struct {
 	ref  *poolRef
@@ -76,6 +76,7 @@ func (a *autoreload) stop() {
 	defer a.mu.Unlock()
 	a.stopped = true
 	a.watcher.close()
+	go a.resume() // what waited for its word
 }
 
 // follow watches this folder, in place of another one if there is one.
@@ -85,7 +86,7 @@ func (a *autoreload) follow(folder string) error {
 	if a.stopped || a.watcher != nil && a.watcher.root == folder {
 		return nil
 	}
-	w, err := watch(folder, a.ref.logger, a.fired)
+	w, err := watch(folder, a.ref.logger, a)
 	if err != nil {
 		return err
 	}
@@ -104,7 +105,33 @@ func (a *autoreload) catchUp(began time.Time) {
 	}
 }
 
-// fired is told what has changed.
+// begun implements watching.
+func (a *autoreload) begun() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.stopped {
+		a.ref.hold()
+	}
+}
+
+// calmed implements watching.
+func (a *autoreload) calmed() { go a.resume() } // which may have to wait for a start
+
+// resume has requests wait no longer: they get what was started last. If that is nothing, it is started now.
+func (a *autoreload) resume() {
+	if !a.ref.resume() {
+		a.awaken()
+	}
+}
+
+func (a *autoreload) awaken() {
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// fired implements watching.
 func (a *autoreload) fired(changed []string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -114,10 +141,7 @@ func (a *autoreload) fired(changed []string) {
 	a.ref.hold()
 	a.changed = append(a.changed, changed...)
 	a.interrupt()
-	select {
-	case a.wake <- struct{}{}:
-	default:
-	}
+	a.awaken()
 }
 
 func (a *autoreload) run() {

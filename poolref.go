@@ -113,7 +113,7 @@ func (ref *poolRef) current() settings {
 // is ctx's, a *failure or errPoolClosed.
 func (ref *poolRef) await(ctx context.Context) (*pool, error) {
 	p, err := ref.awaitOwn(ctx)
-	if err == nil && p.closed.Load() {
+	if errors.Is(err, errPoolClosed) || err == nil && p.closed.Load() {
 		if next := ref.successor(); next != nil {
 			return next.awaitOwn(ctx)
 		}
@@ -148,6 +148,29 @@ func (ref *poolRef) hold() {
 	if ref.pool.Swap(nil) != nil || ref.failure != nil {
 		ref.failure, ref.changed = nil, make(chan struct{})
 	}
+}
+
+// resume takes hold back: nothing has changed, or it takes too long. Requests get the pool that was started last. It returns
+// false if there is none, so that one has to be started.
+func (ref *poolRef) resume() bool {
+	round := ref.currentRound()
+	ref.changing.Lock()
+	defer ref.changing.Unlock()
+	if ref.released || !ref.isWaiting() {
+		return true
+	}
+	if ref.held == nil {
+		return false
+	}
+	ref.publish(round, ref.current(), ref.held, nil)
+	return true
+}
+
+// isWaiting tells whether requests have to wait.
+func (ref *poolRef) isWaiting() bool {
+	ref.mu.Lock()
+	defer ref.mu.Unlock()
+	return ref.pool.Load() == nil && ref.failure == nil
 }
 
 func (ref *poolRef) currentRound() uint64 {
@@ -315,6 +338,9 @@ func (ref *poolRef) restart(ctx context.Context) (settings, error) {
 	}
 	ref.key, ref.held = n.key, n.pool
 	if !ref.publish(n.round, n.settings, n.pool, nil) {
+		ref.mu.Lock()
+		ref.settings = n.settings // of held
+		ref.mu.Unlock()
 		return n.settings, errInterrupted
 	}
 	return n.settings, nil

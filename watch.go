@@ -17,6 +17,9 @@ import (
 // checkout writes many.
 const debounce = 500 * time.Millisecond
 
+// maxHeld is how long what is to wait for the end of changes does: some app may write files all the time.
+const maxHeld = 2 * time.Second
+
 // rootInterval is how often the root is looked at: a deploy or a checkout may put another one in its place, and the system
 // does not tell that it has removed a folder as long as a process is in it.
 const rootInterval = 250 * time.Millisecond
@@ -27,7 +30,7 @@ type watcher struct {
 	root   string
 	events *fsnotify.Watcher
 	logger *zap.Logger
-	fired  func(changed []string)
+	to     watching
 
 	// Only run uses these, once it has begun.
 	folders map[string]struct{} // that are watched
@@ -35,14 +38,23 @@ type watcher struct {
 	changed []string            // files, in the order of their first change
 }
 
-// watch begins to watch root. fired gets the files that have changed, once nothing has changed for debounce; while it runs,
-// further changes wait.
-func watch(root string, logger *zap.Logger, fired func(changed []string)) (*watcher, error) {
+// watching is who is told. While one of these runs, further changes wait.
+type watching interface {
+	// begun says that files are changing.
+	begun()
+	// fired says which files have changed, once nothing has changed for debounce.
+	fired(changed []string)
+	// calmed follows begun if there is no fired yet: nothing has changed after all, or for maxHeld no end is in sight.
+	calmed()
+}
+
+// watch begins to watch root.
+func watch(root string, logger *zap.Logger, to watching) (*watcher, error) {
 	events, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, fmt.Errorf("watching %s for autoreload: %w", root, watchAdvice(err))
 	}
-	w := &watcher{root: root, events: events, logger: logger, fired: fired, folders: map[string]struct{}{}}
+	w := &watcher{root: root, events: events, logger: logger, to: to, folders: map[string]struct{}{}}
 	if err := w.add(root, func(string) {}); err != nil {
 		_ = events.Close()
 		return nil, fmt.Errorf("watching %s for autoreload: %w", root, watchAdvice(err))
@@ -55,8 +67,16 @@ func watch(root string, logger *zap.Logger, fired func(changed []string)) (*watc
 func (w *watcher) close() { _ = w.events.Close() }
 
 func (w *watcher) run() {
-	quiet := time.NewTimer(0)
-	<-quiet.C
+	quiet, held := stoppedTimer(), stoppedTimer()
+	changing := false
+	change := func() {
+		quiet.Reset(debounce)
+		if !changing {
+			changing = true
+			held.Reset(maxHeld)
+			w.to.begun()
+		}
+	}
 	look := time.NewTicker(rootInterval)
 	defer look.Stop()
 	for {
@@ -66,7 +86,7 @@ func (w *watcher) run() {
 				return
 			}
 			if before := len(w.changed); w.look(event) || len(w.changed) > before {
-				quiet.Reset(debounce)
+				change()
 			}
 		case err, ok := <-w.events.Errors:
 			if !ok {
@@ -75,22 +95,34 @@ func (w *watcher) run() {
 			if errors.Is(err, fsnotify.ErrEventOverflow) { // some were lost: anything may have changed, folders may be new
 				w.addLater(w.root)
 				w.note(w.root)
-				quiet.Reset(debounce)
+				change()
 				continue
 			}
 			w.logger.Error("watching for autoreload", zap.Error(err))
 		case <-look.C:
 			if !w.isThere() && w.isBack() {
 				w.note(w.root)
-				quiet.Reset(debounce)
+				change()
 			}
+		case <-held.C:
+			w.to.calmed()
 		case <-quiet.C:
+			changing = false
+			held.Stop()
 			if len(w.changed) > 0 {
-				w.fired(w.changed)
+				w.to.fired(w.changed)
 				w.changed = nil
+			} else {
+				w.to.calmed()
 			}
 		}
 	}
+}
+
+func stoppedTimer() *time.Timer {
+	timer := time.NewTimer(0)
+	<-timer.C
+	return timer
 }
 
 // look notes what an event says. It returns whether it is a change of a file, be it one that was noted before.

@@ -4,6 +4,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import wait as futures_wait
@@ -86,6 +87,46 @@ def test_after_a_save_nobody_gets_old_code(serve: Servers, project: Project) -> 
         project.module.write_text("import time\ntime.sleep(1)\nVERSION = '2'\n")
         assert socket.end() == (1012, ""), "which is how pages learn of it; nobody waits for their WebSockets"
     assert version(server) == "2", "the request waits for the new app"
+
+
+def waits(server: Server) -> bool:
+    """Whether requests have to wait for new workers."""
+    [app] = server.admin_request("GET", "/python/").json()
+    workers: list[object] = app["workers"]
+    return not workers
+
+
+def test_requests_wait_from_the_first_change_on(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload", workers=1))
+    version_ = 1
+    while not waits(server):  # before nothing has changed for a while
+        version_ += 1
+        project.write(str(version_))
+        assert version_ < 1000
+    assert version(server) == str(version_), "the request waits for the last one"
+
+
+def test_files_that_keep_changing_keep_nobody_waiting(serve: Servers, project: Project) -> None:
+    server = serve(project.site("autoreload", workers=1))
+    stopped, written = threading.Event(), threading.Event()
+
+    def write() -> None:
+        for _ in range(2_000):
+            project.write("2")
+            written.set()
+            if stopped.wait(0.02):
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert written.wait(30)
+        wait_until(lambda: waits(server), "change")
+        assert version(server) == "1"
+    finally:
+        stopped.set()
+        writer.join()
+    wait_for(server, "2")
 
 
 @pytest.mark.expect_errors("the app is shutting down")
