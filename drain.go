@@ -75,17 +75,36 @@ func (p *pool) stop(late time.Duration) {
 	})
 }
 
-// drain starts the drain timeout, unless it runs already. It ends with p.overdue.
+// drain starts the drain timeout, unless it runs already. Its end closes p.overdue.
 func (p *pool) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.draining {
+	if !p.draining.IsZero() {
 		return
 	}
-	p.draining = true
-	if timeout := p.drainTimeout(); timeout > 0 {
+	timeout := p.drainTimeout()
+	p.draining = drainEnd(timeout)
+	if timeout > 0 {
 		time.AfterFunc(timeout, func() { close(p.overdue) })
 	}
+}
+
+// drainEnd is when a drain that begins now is over; timeout 0: in some years.
+func drainEnd(timeout time.Duration) time.Time {
+	if timeout == 0 {
+		timeout = foreverDrain
+	}
+	return time.Now().Add(timeout)
+}
+
+// foreverDrain is no limit, and still a number of seconds that the worker can add to.
+const foreverDrain = 10 * 365 * 24 * time.Hour
+
+// drainEnd is when the pool's drain is over. One that has not begun has nothing to wait for.
+func (p *pool) drainEnd() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
 }
 
 // drainTimeout is how long requests may go on; 0: for ever.
@@ -101,7 +120,7 @@ func (p *pool) drainTimeout() time.Duration {
 func (p *pool) isDraining() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.draining
+	return !p.draining.IsZero()
 }
 
 // hasCutOff tells whether requests that are left on w have been cut off: with the pool, or with their worker.

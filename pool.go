@@ -63,7 +63,7 @@ type pool struct {
 
 	webSockets map[*webSocket]struct{} // those whose clients are still there
 	shut       bool                    // WebSockets are closed as soon as they are accepted
-	draining   bool                    // the drain timeout runs
+	draining   time.Time               // when the drain timeout is over; zero: it does not run yet
 
 	inUse    atomic.Bool   // a config that holds the pool has started
 	outdated atomic.Bool   // its files have been saved anew: whoever develops wants to see what they are now

@@ -100,7 +100,7 @@ func (w *worker) watchRequests(m monitor) {
 			w.condemn(problem)
 		}
 		if count > 0 && !others && w.isDoomed() {
-			w.stop() // nobody waits for what is left
+			w.stop(0) // nobody waits for what is left
 			return
 		}
 	}
@@ -162,7 +162,7 @@ func (w *worker) condemn(reason string) {
 func (w *worker) isDoomed() bool {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
-	return w.condemned && (w.retired || w.pool.draining)
+	return w.condemned && (w.retired || !w.pool.draining.IsZero())
 }
 
 // awaitsClient tells whether e waits for more of its request's body, or has got some since then.

@@ -13,7 +13,8 @@ import (
 	"github.com/mliezun/caddy-snake/internal/wire"
 )
 
-// stopTimeout is how long a worker may take to exit after it was told to: lifespan shutdown, atexit functions.
+// stopTimeout is how long a worker may take to exit once nothing of its requests runs any more: lifespan shutdown, atexit
+// functions.
 const stopTimeout = 10 * time.Second
 
 // launcher starts an interpreter that speaks frames over the connection that it returns.
@@ -69,6 +70,7 @@ type worker struct {
 	renewal chan string // holds why it is to be replaced, if it is; see renew
 
 	told  atomic.Bool   // stop has told it to exit
+	quiet chan struct{} // gets a value when nothing of its requests runs any more, after that
 	over  chan struct{} // closed when nothing is left of it
 	cause error         // why it ended; set before over is closed
 
@@ -123,7 +125,7 @@ func (p *pool) launchWorker(s *slot, launch launcher) (*worker, error) {
 	w := &worker{
 		id: s.id, pool: p, slot: s, interp: interp, logger: s.logger, began: time.Now(),
 		limit: p.settings.requestLimit(), ready: make(chan error, 1), over: make(chan struct{}), idle: make(chan struct{}),
-		renewal: make(chan string, 1),
+		renewal: make(chan string, 1), quiet: make(chan struct{}, 1),
 	}
 	files, descriptors := interp.Files()
 	w.conn = wire.NewConn(rw, files, w)
@@ -203,33 +205,42 @@ func (w *worker) retire() {
 	w.pool.mu.Lock()
 	w.retired = true
 	w.pool.mu.Unlock()
-	var overdue <-chan time.Time
-	if timeout := w.pool.settings.DrainTimeout; timeout > 0 {
-		timer := time.NewTimer(timeout)
-		defer timer.Stop()
-		overdue = timer.C
-	}
+	end := drainEnd(w.pool.settings.DrainTimeout)
+	timer := time.NewTimer(time.Until(end))
+	defer timer.Stop()
 	select {
 	case <-w.idle:
 	case <-w.over:
-	case <-overdue:
+	case <-timer.C:
 		w.pool.cutOffWorker(w)
 	case <-w.pool.ctx.Done():
 	}
-	w.stop()
+	if w.pool.ctx.Err() != nil {
+		end = w.pool.drainEnd()
+	}
+	w.stop(max(0, time.Until(end)))
 }
 
-// stop ends the worker: it finishes what is open, runs lifespan shutdown and exits, or is killed. It returns when the worker
-// is over.
-func (w *worker) stop() {
+// stop ends the worker: it finishes what is open, waits as long as left for what runs behind responses, runs lifespan
+// shutdown and exits, or is killed. It returns when the worker is over.
+func (w *worker) stop(left time.Duration) {
 	w.told.Store(true)
 	w.pool.remove(w)
-	timer := time.AfterFunc(stopTimeout, func() {
+	limit := time.AfterFunc(left+stopTimeout, func() {
 		w.logger.Warn("worker did not stop in time", zap.Duration("timeout", stopTimeout))
 		w.kill()
 	})
-	defer timer.Stop()
-	if err := w.conn.Control(wire.Stop, nil); err != nil { // it waits for a worker that takes nothing
+	defer limit.Stop()
+	go func() {
+		select {
+		case <-w.quiet:
+			if limit.Stop() {
+				limit.Reset(stopTimeout)
+			}
+		case <-w.over:
+		}
+	}()
+	if err := w.conn.Control(wire.Stop, marshal.AppendInt(nil, left.Milliseconds())); err != nil { // it waits for a worker that takes nothing
 		w.logger.Error("telling a worker to stop", zap.Error(err))
 	}
 	<-w.over
@@ -271,6 +282,12 @@ func (w *worker) Control(f wire.Frame) error {
 			w.setReady(&startError{message: message, traceback: traceback})
 		}
 		return err
+	case wire.Drained:
+		select {
+		case w.quiet <- struct{}{}:
+		default:
+		}
+		return nil
 	case wire.Log:
 		return w.log(f.Head)
 	default:

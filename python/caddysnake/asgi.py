@@ -29,6 +29,7 @@ LONG_HOLD = 0.003  # seconds: a frame held for so long has waited for a step of 
 WARY = 64  # how often all is sent at once after such a step, since there may be more of them
 UNHEARD = 2.0  # seconds after which an app that has no way to hear that its client has gone is cancelled
 CANCEL = 1.0  # seconds that cancelled requests may take at the end
+NAMED = 5  # so many of them, at most, are named in the log
 START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
 _MAX_HELD = 64 << 10  # bytes
 
@@ -124,6 +125,8 @@ class Server:
         # What came together with START.
         self.loop.call_soon(self._take_frames)
         await self._finished
+        self.put(wire.frame(wire.DRAINED, 0), b"", b"")
+        self.flush()
 
     async def shut_down(self, lifespan: Lifespan) -> None:
         """Runs lifespan shutdown, for as long as Caddy waits for it: nothing else would end it in a thread."""
@@ -258,7 +261,7 @@ class Server:
         if kind == wire.STOP:
             self._stopping = True
             self._check_finished()
-            self.loop.call_later(wire.STOP_GRACE, self._give_up)
+            self.loop.call_later(wire.stop_grace(head), self._give_up)
             return
         bare = kind & ~END
         if bare not in _TO_STREAMS:
@@ -289,14 +292,17 @@ class Server:
             self._finished.set_result(None)
 
     def _give_up(self) -> None:
-        """STOP_GRACE is over: cancels what still runs, and goes on without it if that has no effect."""
+        """STOP's time is over: cancels what still runs, and goes on without it if that has no effect."""
         if not self._finished.done():
-            self.log("warn", "requests did not end after stop; they are cancelled", count=len(self.running))
+            some = ", ".join(request.asked() for request in list(self.running)[:NAMED])
+            message = "requests, or what they left in the background, did not end after stop; they are cancelled"
+            self.log("warn", message, count=len(self.running), requests=some)
             self._cancel()
             self.loop.call_later(CANCEL, self._finish)
 
     def _cancel(self) -> None:
         for request in list(self.running):
+            request.gone = True  # nobody waits for it
             if request.task is not None:
                 request.task.cancel()
 

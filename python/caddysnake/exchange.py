@@ -12,6 +12,8 @@ from .wire import WINDOW
 if TYPE_CHECKING:
     from .asgi import Server
 
+_ASKED = 200  # characters of a request that the log has
+
 
 class ClientGone(OSError):
     """The client has gone: nothing more can be sent to it (ASGI HTTP 2.4, "Disconnected Client")."""
@@ -79,6 +81,13 @@ class Exchange:
             # As in an error's entry by Caddy. Starlette raises once more behind its own 500.
             asked = {"method": str(scope.get("method", "GET")), "path": str(scope.get("path"))}
             self.server.log(level, "app raised after its response", **asked, error=message, traceback=trace)
+
+    def asked(self) -> str:
+        """What the client asked for, while the app runs, for the log: "GET /path"."""
+        coroutine: Any = None if self.task is None else self.task.get_coro()
+        frame = getattr(coroutine, "cr_frame", None)
+        scope = frame.f_locals.get("scope", {}) if frame is not None else {}
+        return f"{scope.get('method', 'GET')} {scope.get('path')}"[:_ASKED]
 
     def end(self) -> None:
         """The next frame closes the stream."""

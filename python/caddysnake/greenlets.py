@@ -62,7 +62,7 @@ class Scheduler:
         self._loop = hub.loop
         self._reader = self._loop.io(sock.fileno(), _READ)
         self._writer = self._loop.io(sock.fileno(), _WRITE)
-        self._grace = self._loop.timer(wire.STOP_GRACE)
+        self._grace = self._loop.timer(0.0)  # from STOP on
         self._told = self._loop.async_()  # any thread may send it
         self._look: Callable[[], None] = lambda: None  # what the monitor wants to have done
         self._asked = asked
@@ -95,10 +95,13 @@ class Scheduler:
             self._asked.start(monitor.Loop(self._tell, self._end).end)
         try:
             self._done.wait()
+            self._out.append(wire.frame(wire.DRAINED, 0))
+            self.flush()
             if self._running:
-                self._out.append(
-                    wire.log("warn", "requests did not end after stop; they are killed", count=len(self._running))
-                )
+                message = "requests, or what they do behind their responses, did not end after stop; they are killed"
+                self._out.append(wire.log("warn", message, count=len(self._running)))
+                for greenlet in self._running:
+                    greenlet.args[0].gone = True  # nobody waits for it
                 with contextlib.suppress(gevent.Timeout):
                     gevent.killall(list(self._running), timeout=KILL)
         finally:
@@ -217,6 +220,7 @@ class Scheduler:
         kind, number, head, data = frame
         if kind == wire.STOP:
             self._stopping = True
+            self._grace = self._loop.timer(wire.stop_grace(head))
             self._grace.start(self._done.set)
             self._check_done()
             return

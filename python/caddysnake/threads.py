@@ -140,6 +140,7 @@ class Scheduler:
                 self._start(f"wsgi-{number + 1}", self._work, thread)
             self._start("wsgi-watchdog", self._watch)
             self._done.wait()
+            self._put_control(wire.frame(wire.DRAINED, 0))
         finally:
             self._done.set()
             self._end()
@@ -215,8 +216,11 @@ class Scheduler:
     def _end(self) -> None:
         """Ends the threads, but those that an app holds fast: none is to run while the interpreter exits, nor to stay
         in one that does not."""
-        if self._stopping and (left := len(self.streams)):
-            self._put_control(wire.log("warn", "requests did not end after stop; they are left", count=left))
+        with self.lock:
+            left = self._threads - len(self._idle) - self._resting
+        if self._stopping and left:
+            message = "requests, or what they do behind their responses, did not end after stop; they are left"
+            self._put_control(wire.log("warn", message, count=left))
         with contextlib.suppress(OSError):  # Caddy has gone
             self._sock.shutdown(socket.SHUT_RD)  # wakes who reads
         with self.lock:
@@ -280,9 +284,9 @@ class Scheduler:
                     if stream is None:
                         continue
                 else:
-                    kind, number, head, data = frames.popleft()
+                    kind, number, head, data = frame = frames.popleft()
                     if kind & ~END != wire.REQUEST:
-                        self._on_frame(kind, number, data)
+                        self._on_frame(frame)
                         continue
                     self._last = newest(self._last, number)
                     stream = self._new_stream(self, number, head, data, kind >= END)
@@ -406,9 +410,9 @@ class Scheduler:
 
     def _dispatch(self, frame: wire.Frame) -> None:
         """Sorts a frame when this thread cannot run it: a REQUEST goes to a thread or back to Caddy."""
-        kind, number, _, data = frame
+        kind, number = frame[:2]
         if kind & ~END != wire.REQUEST:
-            self._on_frame(kind, number, data)
+            self._on_frame(frame)
             return
         with self.lock:
             # Counted as Caddy counts: a thread that has sent its response but is still in close() is about to be idle.
@@ -432,12 +436,13 @@ class Scheduler:
         self.streams[number] = stream
         return stream
 
-    def _on_frame(self, kind: int, number: int, data: bytes) -> None:
+    def _on_frame(self, frame: wire.Frame) -> None:
+        kind, number, head, data = frame
         with self.lock:
             stream = self.streams.get(number)
             if kind == wire.STOP:
                 self._stopping = True
-                self._start("wsgi-stop", self._give_up)
+                self._start("wsgi-stop", self._give_up, wire.stop_grace(head))
                 return
             if kind & ~END not in (wire.DATA, wire.CREDIT, wire.RESET):
                 raise wire.ProtocolError(f"a frame of type {kind & ~END}")
@@ -461,8 +466,8 @@ class Scheduler:
         if stream.closed and stream.thread is None:
             self._put_control(wire.frame(wire.RESET, number))
 
-    def _give_up(self) -> None:
-        if not self._done.wait(wire.STOP_GRACE):
+    def _give_up(self, grace: float) -> None:
+        if not self._done.wait(min(grace, threading.TIMEOUT_MAX)):
             self._done.set()
 
     def _put_control(self, frame: bytes) -> None:

@@ -30,8 +30,9 @@ CLOSE = 16
 TRAILERS = 17
 HINT = 18
 FILE = 19
+DRAINED = 20
 
-STOP_GRACE = 5.0  # seconds that requests have after STOP; then shutdown goes on without them
+STOP_GRACE = 5.0  # seconds that requests have beyond those that STOP gives them; then shutdown goes on without them
 
 END = 0x80  # flag beside the type: the last of its stream's data in this direction
 
@@ -246,6 +247,11 @@ def credit_size(data: bytes) -> int:
     if len(data) != 4:
         raise ProtocolError(f"a CREDIT of {len(data)} bytes")
     return int.from_bytes(data, "little")
+
+
+def stop_grace(head: int) -> float:
+    """Returns for how many seconds what runs may go on after a STOP with this head."""
+    return head / 1000 + STOP_GRACE
 
 
 def log(level: str, message: str, **fields: str | int | float | bool) -> bytes:

@@ -25,7 +25,7 @@ APPS = Path(__file__).parent / "apps"
 
 REQUEST, DATA, RESPONSE, CREDIT, RESET, ERROR = 1, 2, 3, 4, 5, 6
 DECLINE, START, READY, FAILED, STOP, LOG = 7, 8, 9, 10, 11, 12
-ACCEPT, TEXT, BINARY, CLOSE, FILE = 13, 14, 15, 16, 19
+ACCEPT, TEXT, BINARY, CLOSE, FILE, DRAINED = 13, 14, 15, 16, 19, 20
 END = 0x80
 WINDOW = 256 << 10
 MAX_DATA = 64 << 10
@@ -230,8 +230,9 @@ class Worker:
                 if part in entry[1]:
                     return entry
             got = self.next(0)
-            assert got.kind == LOG, got
-            self.logs.append(got.head)
+            assert got.kind in (LOG, DRAINED), got
+            if got.kind == LOG:
+                self.logs.append(got.head)
 
     def write(self, data: bytes) -> None:
         """Sends bytes, and reads what comes meanwhile."""
@@ -361,9 +362,9 @@ class Worker:
         self.waiting(0)
         return {stream: list(frames) for stream, frames in self._frames.items() if frames}
 
-    def stop(self) -> int:
-        """Sends STOP and returns the exit status."""
-        self.write(frame(STOP, 0))
+    def stop(self, milliseconds: int = 0) -> int:
+        """Sends STOP, with so many milliseconds for what runs, and returns the exit status."""
+        self.write(frame(STOP, 0, milliseconds))
         return self.wait()
 
     def wait(self) -> int:

@@ -493,7 +493,7 @@ def test_stop_waits_for_those_that_run_and_for_background_work(launch: Launch) -
     worker = launch("asgi_apps:app", "asgi").start()
     waits = worker.request("/wait")
     assert worker.get("/background").body == b"answered"
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.waiting(waits) == []
     # Caddy sends no request after STOP; a late one is answered all the same.
     assert worker.get("/open").body == b"opened"

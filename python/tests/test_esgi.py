@@ -50,7 +50,7 @@ def test_a_failure_of_init_fails_the_start(launch: Launch) -> None:
 
 def test_a_failure_of_del_is_logged(launch: Launch) -> None:
     worker = launch("esgi_apps:broken_del", "esgi").start()
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     level, _, fields = worker.log_entry("app's __esgi_del__ failed")
     assert (level, fields["error"]) == ("error", "ValueError: no farewell")
     assert worker.wait() == 0
@@ -317,7 +317,7 @@ def test_a_greenlet_that_is_killed_after_its_client_has_gone_is_no_error(launch:
     worker = launch("esgi_apps:app", "esgi").start()
     stream = worker.request("/sleep?60")
     worker.reset(stream)
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.response(stream).closed == RESET
     worker.log_entry("they are killed")
     assert worker.wait() == 0

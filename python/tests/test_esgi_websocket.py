@@ -164,7 +164,7 @@ def test_an_app_that_raises_after_the_client_has_gone_is_logged_unless_that_is_w
 def test_stop_ends_a_websocket_whose_client_has_been_told(launch: Launch) -> None:
     worker = launch("esgi_apps:app", "esgi").start()
     stream = connect(worker, "/ws/echo")
-    worker.write(frame(CLOSE | END, stream, (1012, "")) + frame(STOP, 0))
+    worker.write(frame(CLOSE | END, stream, (1012, "")) + frame(STOP, 0, 0))
     assert worker.response(stream).closed == RESET
     assert worker.wait() == 0
 

@@ -66,14 +66,14 @@ def test_what_a_greenlet_of_the_apps_own_raises_is_printed_and_the_worker_goes_o
 def test_stop_waits_for_greenlets_that_still_run(launch: Launch) -> None:
     worker = launch("gevent_apps:stops", "wsgi", runtime="gevent").start()
     assert worker.get("/").body == b"body"
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.wait() == 0
     assert worker.output() == "closed\n"
 
 
 def test_stop_waits_for_a_response(worker: Worker) -> None:
     stream = worker.request("/sleep?0.2")
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.response(stream).body == b"slept"
     assert worker.wait() == 0
 

@@ -121,5 +121,5 @@ def test_shutdown_runs_although_a_request_does_not_end(launch: Launch) -> None:
     worker = launch("stuck:deaf", "asgi", lifespan="on").start()
     assert worker.next(worker.request()).data == b"begun"
     assert worker.stop() == 0
-    assert worker.log_entry("did not end")[2] == {"count": 1}
+    assert worker.log_entry("did not end")[2] == {"count": 1, "requests": "GET /"}
     assert worker.output().splitlines()[:2] == ["cancelled", "shutdown"]

@@ -89,7 +89,7 @@ def test_a_request_that_leaves_the_app_meanwhile_is_closed_all_the_same(monkeypa
         assert interrupts.Threads(scheduler).end(1)[0]
         closing = frame(RESET, 1)
         assert ours.recv(len(closing), socket.MSG_WAITALL) == closing
-        ours.sendall(frame(STOP, 0))
+        ours.sendall(frame(STOP, 0, 0))
         serving.join(DEADLINE)
         assert not serving.is_alive()
 

@@ -263,7 +263,7 @@ def test_a_worker_that_cannot_have_all_its_threads_leaves_none(monkeypatch: pyte
 def test_stop_waits_for_those_that_run(launch: Launch) -> None:
     worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
     slow = worker.request("/sleep?0.2")
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.response(slow).body == b"slept"
     assert worker.wait() == 0
 
@@ -363,6 +363,6 @@ def test_the_last_block_waits_for_the_credit_that_a_helper_has_just_used_up() ->
                 credit = WINDOW
                 ours.sendall(frame(CREDIT, 1, None, WINDOW.to_bytes(4, "little")))
         assert received == len(first) + WINDOW
-        ours.sendall(frame(STOP, 0))
+        ours.sendall(frame(STOP, 0, 0))
         serving.join(DEADLINE)
         assert not serving.is_alive()

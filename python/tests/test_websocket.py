@@ -600,6 +600,6 @@ def test_requests_go_on_beside_idle_websockets(worker: Worker) -> None:
 def test_stop_ends_a_websocket_whose_client_has_been_told(launch: Launch) -> None:
     worker = launch("websocket_apps:app", "asgi").start()
     stream = connect(worker, "/echo")
-    worker.write(frame(CLOSE | END, stream, (1012, "")) + frame(STOP, 0))
+    worker.write(frame(CLOSE | END, stream, (1012, "")) + frame(STOP, 0, 0))
     assert worker.response(stream).closed == RESET
     assert worker.wait() == 0

@@ -59,7 +59,7 @@ def test_stop_ends_with_status_0_and_runs_atexit(launch: Launch, app: str, runti
 @each
 def test_stop_right_after_start_ends_it(launch: Launch, app: str, runtime: str) -> None:
     worker = launch(app, app[:4], runtime=runtime)
-    worker.write(frame(STOP, 0))
+    worker.write(frame(STOP, 0, 0))
     assert worker.control().kind == READY
     assert worker.wait() == 0
 
@@ -179,7 +179,7 @@ def test_the_first_frame_must_be_start() -> None:
     with ours, theirs:
         command = [sys.executable, PACKAGE, str(theirs.fileno()), "sync", "wsgi_apps:app"]
         process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, cwd=APPS)
-        ours.sendall(frame(STOP, 0))
+        ours.sendall(frame(STOP, 0, 0))
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
     assert b"the first frame is of type 11" in err
