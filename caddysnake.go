@@ -283,6 +283,12 @@ func (a *App) Start() error {
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
+		for _, ref := range a.refs {
+			ref.abandon() // its requests, or Caddy would wait for them when it exits
+		}
+		for _, ref := range a.dynamic {
+			ref.abandon()
+		}
 		a.release()
 		apps.mu.Lock()
 		restoreLogs()

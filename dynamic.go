@@ -436,7 +436,7 @@ func (d *dynamicApps) Destruct() error {
 type dynamicRef struct {
 	template *appTemplate
 	apps     atomic.Pointer[dynamicApps] // nil until the config has started
-	started  chan struct{}               // closed when it has
+	started  chan struct{}               // closed when it has, or has failed to
 }
 
 // registerDynamic notes that a handler needs the apps that c, which is prepared, leads requests to. Handlers are
@@ -473,23 +473,33 @@ func (ref *dynamicRef) start(logger *zap.Logger) {
 	close(ref.started)
 }
 
-// await returns the apps, waiting for the config to start, or those of its successor when it has gone.
+// await returns the apps: those of its counterpart as long as the config starts, and when it has gone. Without one it waits.
 func (ref *dynamicRef) await(ctx context.Context) (*dynamicApps, error) {
-	if apps := ref.apps.Load(); apps != nil {
-		if apps.isOver() {
-			if next := ref.successor(); next != nil {
-				return next.await(ctx)
-			}
+	own := ref.apps.Load()
+	if own == nil || own.isOver() {
+		if other := ref.counterpart(); other != nil {
+			return other.apps.Load(), nil
 		}
-		return apps, nil
+	}
+	if own != nil {
+		return own, nil
 	}
 	select {
 	case <-ref.started:
-		return ref.apps.Load(), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if own = ref.apps.Load(); own != nil {
+		return own, nil
+	}
+	if other := ref.counterpart(); other != nil {
+		return other.apps.Load(), nil
+	}
+	return nil, errPoolClosed
 }
+
+// abandon tells requests that wait for the apps that the config has not started.
+func (ref *dynamicRef) abandon() { close(ref.started) }
 
 // release lets go of the apps, and returns when they have stopped if no other config holds them.
 func (ref *dynamicRef) release(logger *zap.Logger) {
@@ -505,7 +515,7 @@ func (ref *dynamicRef) release(logger *zap.Logger) {
 func (h *Handler) serveDynamic(w http.ResponseWriter, r *http.Request) error {
 	apps, err := h.dynamic.await(r.Context())
 	if err != nil {
-		return caddyhttp.Error(statusClientClosed, err)
+		return refuseApp(w, r, err)
 	}
 	a, err := apps.acquire(w, r)
 	if err != nil {

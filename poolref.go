@@ -108,19 +108,22 @@ func (ref *poolRef) current() settings {
 	return ref.settings
 }
 
-// await returns the pool, waiting for it if it is not there yet: Caddy's HTTP app may start before this one, and autoreload
-// may be about to start another one. A request that comes when this config has gone gets that of its successor. The error
-// is ctx's, a *failure or errPoolClosed.
+// await returns the pool. It waits if none is there yet, because the config starts or autoreload is about to start another
+// one, and its counterpart has none either. The error is ctx's, a *failure or errPoolClosed.
 func (ref *poolRef) await(ctx context.Context) (*pool, error) {
+	if ref.pool.Load() == nil {
+		if p := ref.early(); p != nil {
+			return p, nil
+		}
+	}
 	p, err := ref.awaitOwn(ctx)
 	if errors.Is(err, errPoolClosed) || err == nil && p.closed.Load() {
-		if next := ref.successor(); next != nil {
-			return next.awaitOwn(ctx)
-		}
+		return ref.late(ctx)
 	}
 	return p, err
 }
 
+// awaitOwn is await for this config's pool alone.
 func (ref *poolRef) awaitOwn(ctx context.Context) (*pool, error) {
 	for {
 		if p := ref.pool.Load(); p != nil {
