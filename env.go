@@ -1,13 +1,16 @@
 package caddysnake
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/mliezun/caddy-snake/internal/dotenv"
 )
@@ -82,10 +85,31 @@ func readEnvFile(path, root string) (string, error) {
 	return string(text), nil
 }
 
+// openNow keeps open from waiting for somebody who writes into a named pipe. Windows, where it means nothing, has none.
+const openNow = os.O_RDONLY | syscall.O_NONBLOCK
+
 // openIn opens a file that must lie in the folder dir, symlinks resolved; "" for anywhere. A relative path begins there.
+// Nothing else is opened, since reading it may never end; but an administrator may name a device, such as /dev/null.
 func openIn(dir, path string) (*os.File, error) {
+	file, err := openAny(dir, path)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() && (dir != "" || info.Mode()&fs.ModeCharDevice == 0) {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// openAny opens what openIn looks at, at once.
+func openAny(dir, path string) (*os.File, error) {
 	if dir == "" {
-		return os.Open(path)
+		return os.OpenFile(path, openNow, 0)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -97,7 +121,7 @@ func openIn(dir, path string) (*os.File, error) {
 			return nil, err
 		}
 	}
-	return root.Open(path)
+	return root.OpenFile(path, openNow, 0)
 }
 
 // checkEnv refuses what cannot be a variable, what Caddy Snake itself decides, and what makes the dynamic loader run

@@ -89,7 +89,7 @@ func TestEnvFileErrors(t *testing.T) {
 	for path, want := range map[string]string{
 		"missing.env":                     fmt.Sprintf(`"missing.env" in working_dir %s: no such file or directory%s`, dir, elsewhere),
 		filepath.Join(dir, "missing.env"): fmt.Sprintf(`"%s/missing.env": no such file or directory%s`, dir, lines),
-		dir:                               fmt.Sprintf(`%q: is a directory%s`, dir, lines),
+		dir:                               fmt.Sprintf(`%q: it is not a regular file%s`, dir, lines),
 		"bad.env":                         "bad.env:2: there is no =; write NAME=VALUE",
 		"refused.env":                     "refused.env:3: LD_PRELOAD is refused, as is every name that begins with CADDYSNAKE_, LD_ or DYLD_; remove it, or set it for Caddy itself",
 		"nul.env":                         "nul.env:1: the value of A contains a NUL byte, which no environment can hold; remove it",

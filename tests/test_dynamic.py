@@ -1,5 +1,6 @@
 """Dynamic apps: many apps by one directive, each started when somebody asks for it."""
 
+import os
 import random
 import threading
 from collections import Counter
@@ -233,6 +234,26 @@ def test_a_reload_follows_what_has_changed_on_disk(serve: Servers, tenants: NewT
     wait_until(lambda: get(server, "alice", "/?VERSION").text == "2", "new variable")
     wait_until(lambda: get(server, "current").text.split()[0] == "two", "the other folder")
     wait_until(lambda: get(server, "gone").status_code == 404, "end of the one whose folder has gone")
+
+
+@pytest.mark.expect_errors("it is not a regular file", "request error")
+def test_a_named_pipe_in_place_of_an_env_file_keeps_nobody_waiting(serve: Servers, tenants: NewTenants) -> None:
+    site = tenants("alice", "mallory")
+    for name in ("alice", "mallory"):
+        (site.root / name / ".env").touch()
+    text = site.site("env_file .env")
+    server = serve(text)
+    pids = {name: answered(server, name) for name in ("alice", "mallory")}
+    (site.root / "mallory/.env").unlink()
+    os.mkfifo(site.root / "mallory/.env")
+    result = server.command("python-reload", "--address", f"127.0.0.1:{server.admin.number}")
+    assert result.returncode == 1
+    assert 'env_file: ".env" in working_dir' in result.stderr
+    assert "it is not a regular file" in result.stderr
+    assert answered(server, "mallory") == pids["mallory"], "the old worker goes on"
+    assert answered(server, "alice") != pids["alice"]
+    assert server.reload("respond /health 200\n" + text).returncode == 0
+    assert answered(server, "alice")
 
 
 def test_every_value_tells_apps_apart(serve: Servers, worker: Worker, tmp_path: Path) -> None:
