@@ -1,6 +1,7 @@
 """`caddy python-reload` and the admin API: another version takes over, and nobody notices."""
 
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from support.load import Load
 from support.polling import wait_until
 from support.project import Project, instances, version
 from support.server import Server
+from support.thread_apps import handler, two_apps, write_app
 from support.websocket import WebSocket
 from support.worker import Worker
 
@@ -112,6 +114,37 @@ def test_a_link_is_followed_to_where_it_points_now(serve: Servers, tmp_path: Pat
     assert result.returncode == 1
     assert f'working_dir: "{current}": no such file or directory; give the folder that the app is in' in result.stderr
     assert version(server) == "3"
+
+
+def test_a_configuration_that_is_loaded_during_a_slow_reload_serves_at_once(serve: Servers, tmp_path: Path) -> None:
+    for name in ("slow", "fast"):
+        write_app(tmp_path / name, name, "1")
+    sites = two_apps(handler("slow", tmp_path / "slow"), handler("fast", tmp_path / "fast"))
+    server = serve("respond /number 1\n" + sites)
+    gate = tmp_path / "gate"
+    for name in ("slow", "fast"):
+        write_app(tmp_path / name, name, "2")
+    with (tmp_path / "slow/slow.py").open("a") as module:
+        module.write(f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists():\n    time.sleep(0.005)\n")
+    with ThreadPoolExecutor() as pool:
+        try:
+            reloading = pool.submit(reload, server, "slow:app")
+            server.log.wait_for(lambda entry: entry.get("line") == "this is 2")
+            since = server.log.position()
+            loading = pool.submit(server.reload, "respond /number 2\n" + sites)
+            server.log.wait_for(lambda entry: entry.get("uri") == "/load", since)
+            # Each connection is accepted by the old configuration or the new one, as the system likes.
+            with server.new_client(timeout=5, headers={"Connection": "close"}) as client:
+                for _ in range(100):
+                    assert [client.get(path).text for path in ("/first/", "/second/")] == ["1", "1"]
+            assert not loading.done()
+        finally:
+            gate.touch()
+        assert reloading.result().returncode == 0
+        assert loading.result().returncode == 0
+    assert server.get("/number").text == "2"
+    assert {server.get("/first/").text for _ in range(20)} == {"2"}
+    assert {server.get("/second/").text for _ in range(20)} == {"1"}, "nobody has reloaded it"
 
 
 @pytest.mark.expect_errors("request error")
