@@ -243,8 +243,12 @@ func (e *exchange) fault(w *worker, err error) error {
 
 // prepare is called when nothing can keep the response from beginning any more.
 func (e *exchange) prepare() {
+	header := e.w.Header()
+	if _, typed := header["Content-Type"]; !typed {
+		header["Content-Type"] = nil // or net/http would guess one, and a browser might run what only was to be shown
+	}
 	if e.upload != nil {
-		e.upload.beforeResponse(e.w.Header())
+		e.upload.beforeResponse(header)
 	}
 	e.began = true
 }

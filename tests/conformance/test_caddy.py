@@ -1,4 +1,4 @@
-"""What an app is told of requests that are Caddy's own kind: from other listeners, changed by other handlers."""
+"""What is between an app and its clients: other listeners, other handlers, and what net/http does by itself."""
 
 import ast
 from pathlib import Path
@@ -54,3 +54,11 @@ def test_a_client_at_a_unix_socket_has_no_address(serve: Servers, interface: str
         assert "REMOTE_PORT" not in values
     else:
         assert values["client"] == {"asgi": None, "esgi": ""}[interface]
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_response_without_a_content_type_gets_none(serve: Servers, interface: str) -> None:
+    server = serve(site(interface))
+    response = server.post("/echo", content=b"<script>alert(1)</script>")
+    assert response.text == "<script>alert(1)</script>"
+    assert "content-type" not in response.headers
