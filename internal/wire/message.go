@@ -78,7 +78,8 @@ func (s *Stream) SendMessage(t Type, frame []byte, end bool) {
 }
 
 // SendClose tells the worker that the WebSocket has ended; head is CLOSE's. Only the first counts, and none after the
-// worker's own closing frame. What arrives from now on is dropped.
+// worker's own closing frame. What arrives from now on is dropped. It does not wait for a worker that takes nothing: many
+// WebSockets are ended one after another, so that such a worker can be killed.
 func (s *Stream) SendClose(head []byte) {
 	frame := append(AppendHeader(nil), head...)
 	if err := PutHeader(frame, Close, true, len(head)); err != nil {
@@ -90,7 +91,7 @@ func (s *Stream) SendClose(head []byte) {
 	putStream(frame, s.id)
 	s.mu.Unlock()
 	if !over {
-		s.conn.write(frame, false)
+		go s.conn.write(frame, false)
 	}
 	notify(s.credited)
 }

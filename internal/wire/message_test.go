@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"net"
 	"testing"
 	"time"
 )
@@ -128,5 +129,44 @@ func TestMessagesOutOfOrder(t *testing.T) {
 				t.Errorf("got %v, want ErrProtocol", err)
 			}
 		})
+	}
+}
+
+func TestACloseDoesNotWaitForAWorkerThatTakesNothing(t *testing.T) {
+	ours, theirs := net.Pipe() // a write lasts until the other end has read it
+	defer func() { _ = theirs.Close() }()
+	c, p := NewConn(ours, nil, &recorder{}), peer{t, theirs}
+	go func() { _ = c.Run() }()
+	defer c.Close()
+	opened := make(chan *Stream, 1)
+	go func() {
+		frame := AppendHeader(nil)
+		if err := PutHeader(frame, Request, true, 0); err != nil {
+			t.Error(err)
+		}
+		s, err := c.Open(frame, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- s
+	}()
+	id := p.receive().Stream
+	s := <-opened
+	p.send(Frame{Stream: id, Type: Accept})
+	if f, err := s.Recv(context.Background()); err != nil || f.Type != Accept {
+		t.Fatalf("got %+v, %v, want ACCEPT", f, err)
+	}
+	told := make(chan struct{})
+	go func() {
+		s.SendClose([]byte("head"))
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-time.After(10 * time.Second):
+		t.Error("it waits for the worker")
+	}
+	if f := p.receive(); f.Type != Close || string(f.Head) != "head" {
+		t.Errorf("the worker got %+v, want CLOSE", f)
 	}
 }

@@ -34,13 +34,16 @@ def describe(exc: BaseException) -> tuple[str, str]:
     name = type(exc).__qualname__
     try:
         text = str(exc)
-    except Exception:  # a broken __str__ must not hide the error itself
+    except BaseException:  # a broken __str__ must not hide the error itself, nor end what answers requests
         text = "<no message: its __str__ raises>"
     message = f"{name}: {text}" if text else name
     frames = exc.__traceback__
     while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
-    trace = "".join(traceback.format_exception(type(exc), exc, frames))
+    try:
+        trace = "".join(traceback.format_exception(type(exc), exc, frames))
+    except BaseException:  # it reads attributes of the exception, such as a SyntaxError's, which may be anything
+        trace = "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), message, "\n"])
     return _utf8(message[:_MAX_MESSAGE]), _utf8(trace[-_MAX_TRACEBACK:])
 
 

@@ -19,12 +19,14 @@ class Messages:
     Not thread-safe by itself.
     """
 
-    __slots__ = ("_allowed", "_held", "_parts", "_taken", "_whole")
+    __slots__ = ("_allowed", "_held", "_part", "_taken", "_whole")
 
     def __init__(self) -> None:
         self._whole: list[tuple[int, bytes, int]] = []  # TEXT or BINARY, data, what of _taken it will be
-        self._parts: list[bytes] = []  # of a message that is not whole
-        self._held = 0  # what _parts will be of _taken
+        # Of a message that is not whole. One buffer: a client may send it in parts of a byte, each of which would be an
+        # object of its own.
+        self._part: bytearray | None = None
+        self._held = 0  # what _part will be of _taken
         self._allowed = WINDOW  # what Caddy may still send
         self._taken = 0  # what the app has taken and Caddy does not know of
 
@@ -34,14 +36,17 @@ class Messages:
             raise ProtocolError(f"a message of {len(data)} bytes with credit for {self._allowed}")
         cost = len(data) + MESSAGE_COST
         self._allowed -= cost
-        if ended and not self._parts:
-            self._whole.append((kind, data, cost))
-            return
-        self._parts.append(data)
+        part = self._part
+        if part is None:
+            if ended:
+                self._whole.append((kind, data, cost))
+                return
+            part = self._part = bytearray()
+        part += data
         self._held += cost
         if ended:
-            self._whole.append((kind, b"".join(self._parts), self._held))
-            self._parts, self._held = [], 0
+            self._whole.append((kind, bytes(part), self._held))
+            self._part, self._held = None, 0
 
     def take(self) -> tuple[int, bytes] | None:
         """Takes the next message: TEXT or BINARY, and its data. None: none is whole.

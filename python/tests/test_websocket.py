@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from caddysnake.messages import Messages
 from conftest import Launch, shared
 from driver import (
     ACCEPT,
@@ -603,3 +605,20 @@ def test_stop_ends_a_websocket_whose_client_has_been_told(launch: Launch) -> Non
     worker.write(frame(CLOSE | END, stream, (1012, "")) + frame(STOP, 0, 0))
     assert worker.response(stream).closed == RESET
     assert worker.wait() == 0
+
+
+def test_a_message_in_many_parts_takes_no_more_memory_than_its_bytes() -> None:
+    size = 200_000
+    arriving = Messages()
+    tracemalloc.start()
+    try:
+        for number in range(size):
+            arriving.feed(BINARY, b"x", number == size - 1)
+            if number < size - 1:
+                assert arriving.take() is None
+            arriving.grant()
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert arriving.take() == (BINARY, b"x" * size)
+    assert most < 4 * size

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
+from odd_errors import odd_error
+
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -229,6 +231,12 @@ async def length(scope: Scope, receive: Receive, send: Send) -> None:
 async def raises(scope: Scope, receive: Receive, send: Send) -> None:
     """Raises before the response."""
     raise RuntimeError("a bug in the app")
+
+
+@case
+async def raises_oddly(scope: Scope, receive: Receive, send: Send) -> None:
+    """Raises what is hard to show."""
+    raise odd_error(scope["query_string"].decode())
 
 
 @case

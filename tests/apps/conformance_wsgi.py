@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from wsgiref.validate import validator
 
 import gates
+from odd_errors import odd_error
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Callable[[bytes], object]]
@@ -275,6 +276,12 @@ def endless(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 def raises(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Raises before the response."""
     raise RuntimeError("a bug in the app")
+
+
+@case
+def raises_oddly(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Raises what is hard to show."""
+    raise odd_error(environ["QUERY_STRING"])
 
 
 @case

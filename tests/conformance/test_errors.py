@@ -58,6 +58,16 @@ def test_an_exception_before_the_response_is_a_500(cases: Cases, interface: str)
     assert len(entry["request_id"]) == 36
 
 
+@pytest.mark.expect_errors("SyntaxError", "Unspeakable")
+@pytest.mark.parametrize("which", ["traceback", "message"])
+def test_an_exception_that_cannot_be_shown_is_a_500_too(cases: Cases, which: str) -> None:
+    since = cases.server.log.position()
+    assert cases.request("POST", "raises_oddly", which, content=b"a body").status_code == 500
+    entry = error_entry(cases.server, since)
+    assert entry["traceback"].startswith("Traceback (most recent call last):\n")
+    assert cases.get("notes", Cases.key()).status_code == 200, "the worker goes on"
+
+
 @pytest.mark.expect_errors("a bug in the app")
 def test_the_request_id_is_caddys(serve: Servers, interface: str) -> None:
     """So that the entry can be found by what the client was told."""
