@@ -49,6 +49,7 @@ static struct {
     wchar_t *(*decode)(const char *text, size_t *length);
     void (*set_program)(const wchar_t *program);
     void (*start)(int handlers);
+    int *utf8_mode; // Py_UTF8Mode
 } python;
 
 // What the starting thread and the interpreter's tell each other.
@@ -112,7 +113,7 @@ static void *open_library(const char *path, char **error) {
 
 static wchar_t *decode(const char *program) { return widen(program); }
 
-static void coerce_locale(void) {}
+static int prepare_locale(void) { return 0; }
 
 #else
 
@@ -135,12 +136,16 @@ static void *open_library(const char *path, char **error) {
 // The result is never freed: Python keeps the pointer.
 static wchar_t *decode(const char *program) { return python.decode(program, NULL); }
 
-// As `python` does in the C locale, and an embedded one does not (PEP 538): else file names would be ASCII.
-static void coerce_locale(void) {
+// As `python` does in the C locale, and an embedded one does not (PEP 538): else file names would be ASCII. Returns whether
+// Python is to be in UTF-8 mode (PEP 540).
+static int prepare_locale(void) {
     const char *locale = setlocale(LC_CTYPE, "");
-    if (getenv("LC_ALL") == NULL && locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0)) {
+    const char *all = getenv("LC_ALL"), *asked = getenv("PYTHONUTF8");
+    int is_c = locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0);
+    if ((all == NULL || *all == 0) && is_c) {
         setenv("LC_CTYPE", "C.UTF-8", 1);
     }
+    return asked != NULL && *asked != 0 ? strcmp(asked, "1") == 0 : is_c;
 }
 
 #endif
@@ -161,13 +166,13 @@ static char *load(const char *path) {
     } else {
         found &= find(library, "Py_DecodeLocale", &python.decode) &
                  find(library, "Py_SetProgramName", &python.set_program) &
-                 find(library, "Py_InitializeEx", &python.start);
+                 find(library, "Py_InitializeEx", &python.start) & find(library, "Py_UTF8Mode", &python.utf8_mode);
     }
     return found ? NULL : say("%s is no library of CPython 3.10 or newer", path);
 }
 
 // The new configuration begins isolated from the user's environment, the old one like `python`.
-static char *initialize_with_config(const char *program) {
+static char *initialize_with_config(const char *program, int utf8_mode) {
     static const struct {
         const char *name;
         int value;
@@ -183,6 +188,9 @@ static char *initialize_with_config(const char *program) {
     for (size_t i = 0; status == 0 && i < sizeof options / sizeof *options; i++) {
         status = python.config_set_int(config, options[i].name, options[i].value);
     }
+    if (status == 0 && utf8_mode) {
+        status = python.config_set_int(config, "utf8_mode", 1);
+    }
     if (status == 0) {
         status = python.config_start(config);
     }
@@ -197,9 +205,12 @@ static char *initialize_with_config(const char *program) {
 }
 
 static char *initialize(const char *program) {
-    coerce_locale();
+    int utf8_mode = prepare_locale();
     if (python.config_new != NULL) {
-        return initialize_with_config(program);
+        return initialize_with_config(program, utf8_mode);
+    }
+    if (utf8_mode) {
+        *python.utf8_mode = 1;
     }
     wchar_t *name = decode(program);
     if (name == NULL) {
@@ -271,13 +282,9 @@ static void *run_thread(void *job) {
 static char *start_thread(struct job *job) {
     pthread_mutex_init(&job->lock, NULL);
     pthread_cond_init(&job->changed, NULL);
-    sigset_t blocked, before;
-    sigemptyset(&blocked);
-    sigaddset(&blocked, SIGPIPE);
-    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    signal(SIGPIPE, SIG_IGN); // as Python does; a mask would be inherited by all that an app starts
     pthread_t thread;
     int status = pthread_create(&thread, NULL, run_thread, job);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (status == 0) {
         pthread_detach(thread);
         pthread_mutex_lock(&job->lock);

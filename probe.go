@@ -1,6 +1,7 @@
 package caddysnake
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,8 @@ func probe(path string) (*python, error) {
 	answer, err := exec.CommandContext(ctx, path, "-c", string(program)).Output()
 	var p python
 	if err == nil {
-		err = json.Unmarshal(answer, &p)
+		lines := bytes.Split(bytes.TrimSpace(answer), []byte("\n")) // a startup file of Python's may have written some
+		err = json.Unmarshal(lines[len(lines)-1], &p)
 	}
 	if err != nil {
 		detail := err.Error()

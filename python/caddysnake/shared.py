@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from types import FrameType, ModuleType
 from typing import Any
 
+from . import output
 from .errors import is_ours
 
 LATE_IMPORTS = 10.0  # seconds that imports may go on when their modules are to be forgotten
@@ -206,7 +207,8 @@ class Shared:
         found = []
         for thread in threading.enumerate():
             outdated, frame = False, frames.get(thread.ident or 0)
-            while frame is not None and not is_ours(frame):
+            # What output.py puts around a thread is in each.
+            while frame is not None and (not is_ours(frame) or frame.f_code.co_filename == output.__file__):
                 module = sys.modules.get(str(frame.f_globals.get("__name__")))
                 outdated |= self._root(frame) == root and getattr(module, "__dict__", None) is not frame.f_globals
                 frame = frame.f_back

@@ -34,10 +34,18 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
         stdout, stderr: descriptors of pipes for what is written by no worker.
     """
     sys.stdin = open(os.devnull)  # noqa: SIM115
-    sys.stdout, sys.stderr = own = output.Output("stdout", stdout), output.Output("stderr", stderr)
+    own = output.Output("stdout", stdout), output.Output("stderr", stderr)
+    for stream in own:
+        stream.restore()
+    output.follow_threads()
     shared = Shared()
+    left = False
 
     def leave() -> None:  # in a process that an app forks, so that Caddy sees when a worker here has ended
+        nonlocal left
+        if left:
+            return  # the numbers are those of other files by now
+        left = True
         for sock in list(_sockets):
             sock.close()
         os.close(orders)
@@ -50,6 +58,8 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
             order = loads(pipe.read(int.from_bytes(size, "little")))
             kind = order["order"]
             if kind == "start":
+                for stream in own:
+                    stream.restore()
                 start(order, shared, reports)
             elif kind == "commit":
                 shared.commit(order["generation"])
@@ -121,7 +131,8 @@ class Worker(Thread):
         if reason:
             self._streams["stderr"].write(f"caddysnake: {reason}\n")
         for stream in self._streams.values():
-            stream.close()
+            with contextlib.suppress(OSError):  # the app has closed its descriptor
+                stream.close()
         os.write(self._reports, self._order["number"].to_bytes(4, "little"))
 
 
