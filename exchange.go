@@ -265,6 +265,7 @@ func (e *exchange) keepHead() http.Header {
 	e.taken, e.given, e.server = true, nil, header["Server"]
 	if len(header) > 1 || len(header) == 1 && e.server == nil { // most often it is not worth a copy
 		e.given = maps.Clone(header)
+		delete(header, "Content-Length") // of a response that this one takes the place of, see Caddy's intercept
 	}
 	return header
 }

@@ -101,9 +101,11 @@ func (r *request) setLength() {
 
 // believeProxy takes the scheme and host from a trusted proxy.
 func (r *request) believeProxy() {
-	switch proto := firstItem(r.Header.Get("X-Forwarded-Proto")); strings.ToLower(proto) {
-	case "http", "https":
-		r.scheme = strings.ToLower(proto)
+	switch strings.ToLower(firstItem(r.Header.Get("X-Forwarded-Proto"))) {
+	case "http", "ws": // Traefik says the latter of WebSockets
+		r.scheme = "http"
+	case "https", "wss":
+		r.scheme = "https"
 	}
 	if host := firstItem(r.Header.Get("X-Forwarded-Host")); host != "" {
 		r.host = host

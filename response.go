@@ -63,6 +63,9 @@ func addHeaders(h http.Header, r *marshal.Reader) error {
 			}
 			h[name] = []string{value}
 			continue
+		case name == "Content-Type": // another handler's is of another response
+			h[name] = []string{value}
+			continue
 		}
 		if present := h[name]; present != nil && name != "Server" {
 			h[name] = append(present, value)

@@ -62,3 +62,24 @@ def test_a_response_without_a_content_type_gets_none(serve: Servers, interface: 
     response = server.post("/echo", content=b"<script>alert(1)</script>")
     assert response.text == "<script>alert(1)</script>"
     assert "content-type" not in response.headers
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_response_in_place_of_another_ones_has_its_own_headers(serve: Servers, interface: str) -> None:
+    server = serve(f"""
+        intercept {{
+            @missing status 404
+            handle_response @missing {{
+                rewrite * /echo?nonce
+                {site(interface)}
+            }}
+        }}
+        header Cache-Control no-store
+        header Content-Type text/html
+        header Content-Length 8
+        respond "not here" 404
+    """)
+    response = server.post("/", content=b"an answer of another length")
+    assert (response.status_code, response.text) == (200, "an answer of another length")
+    assert response.headers.get_list("content-length") == [str(len(response.content))]
+    assert (response.headers["cache-control"], response.headers["x-nonce"]) == ("no-store", "nonce")

@@ -180,6 +180,9 @@ def test_threat_10_scheme_and_host_are_those_of_the_request_unless_a_trusted_pro
     assert {"x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded"} <= seen.headers.keys()
     seen, _ = see(server, interface, PROXY, ["X-Forwarded-Proto: HTTP, https"])
     assert (seen.scheme, seen.host, seen.server) == ("http", "test", ("test", 80))
+    for claimed, scheme in (("wss", "https"), ("WS", "http")):
+        seen, _ = see(server, interface, PROXY, [f"X-Forwarded-Proto: {claimed}"])
+        assert seen.scheme == scheme
     for scheme in ("javascript", "https:", "", "httpss", "ftp"):
         seen, _ = see(server, interface, PROXY, [f"X-Forwarded-Proto: {scheme}"])
         assert seen.scheme == "http"
