@@ -110,6 +110,10 @@ def _find(module: ModuleType, names: list[str], directive: str, target: str) -> 
             similar = difflib.get_close_matches(name, public, 3) or [n for n in public if n in _USUAL]
             fix = f"did you mean {' or '.join(similar)}?" if similar else "is it defined under another name?"
             raise StartError(f"{directive} {target!r}: {where} ({_file(module)}) has no {name!r}; {fix}") from None
+        except Exception as exc:  # out of the app's own code
+            where = ".".join([module.__name__, *names[: index + 1]])
+            message, trace = describe(exc)
+            raise StartError(f"{directive} {target!r}: {where} raised {message}", trace) from exc
     return value
 
 
@@ -126,6 +130,13 @@ _ARGUMENTS = {"wsgi": "environ, start_response", "asgi": "scope, receive, send",
 
 def _problem(app: Any, interface: str, path: str, factory: bool) -> str:
     """Returns what is wrong with the app, "" if nothing is known to be."""
+    try:
+        return _mistake(app, interface, path, factory)
+    except Exception:  # the app makes attributes up, and raises for those that it does not have
+        return "" if callable(app) else f"is no app but {_kind(app)}"
+
+
+def _mistake(app: Any, interface: str, path: str, factory: bool) -> str:
     if interface == "esgi":
         app = getattr(app, "__esgi__", app)
     elif not callable(app) and hasattr(app, "__esgi__"):
@@ -159,7 +170,7 @@ def _interface(app: Any) -> str:
 def _second(app: Any) -> str:
     """Returns the name of the second argument, "" if Python cannot tell."""
     try:
-        return list(inspect.signature(app).parameters)[1]
+        return list(_signature(app).parameters)[1]
     except (TypeError, ValueError, IndexError):
         return ""
 
@@ -175,7 +186,7 @@ def _is_async(app: Any) -> bool:
 def _takes(app: Any, count: int) -> bool:
     """Whether it can be called with `count` positional arguments; yes if Python cannot tell."""
     try:
-        signature = inspect.signature(app)
+        signature = _signature(app)
     except (TypeError, ValueError):
         return True
     try:
@@ -185,8 +196,13 @@ def _takes(app: Any, count: int) -> bool:
     return True
 
 
+def _signature(app: Any) -> inspect.Signature:
+    """Returns what it takes itself: functools.wraps gives it the looks of what it wraps, which may take others."""
+    return inspect.signature(app, follow_wrapped=False)
+
+
 def _kind(value: Any) -> str:
-    if isinstance(value, ModuleType):
+    if issubclass(type(value), ModuleType):
         return f"the module {value.__name__}"
     if value is None:
         return "None"

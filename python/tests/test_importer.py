@@ -72,6 +72,29 @@ FILES = {
             return app(*args)
         def four(a, b, c, d):
             pass
+
+        def view(request):
+            return b"main"
+        @functools.wraps(view)
+        def wrapped(environ, start_response):
+            return app(environ, start_response)
+        @functools.wraps(view)
+        async def async_wrapped(scope, receive, send):
+            await async_app(scope, receive, send)
+
+        class Proxy:
+            def __getattr__(self, name):
+                raise KeyError(name)
+            @property
+            def broken(self):
+                raise RuntimeError("no context")
+        class WSGIProxy(Proxy):
+            def __call__(self, environ, start_response):
+                return app(environ, start_response)
+        class ASGIProxy(Proxy):
+            async def __call__(self, scope, receive, send):
+                await async_app(scope, receive, send)
+        proxy, wsgi_proxy, asgi_proxy = Proxy(), WSGIProxy(), ASGIProxy()
     """,
     "package/__init__.py": "import os.path as path",
     "package/sub/__init__.py": "",
@@ -110,6 +133,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("main:partial", b"main"),
         ("main:anything", b"main"),
         ("main:ClassApp", b"class"),
+        ("main:wrapped", b"main"),
+        ("main:wsgi_proxy", b"main"),
         ("package.sub.web:app", b"main"),
     ],
 )
@@ -119,7 +144,9 @@ def test_a_wsgi_app_is_found(launch: Launch, folder: Path, target: str, body: by
     assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("target", ["async_app", "plain_asgi", "async_call", "async_partial"])
+@pytest.mark.parametrize(
+    "target", ["async_app", "plain_asgi", "async_call", "async_partial", "async_wrapped", "asgi_proxy"]
+)
 def test_an_asgi_app_is_found(launch: Launch, folder: Path, target: str) -> None:
     worker = launch(f"main:{target}", "asgi", working_dir=str(folder)).start()
     assert worker.get("/").body == b"async"
@@ -143,6 +170,7 @@ def test_an_asgi_app_is_found(launch: Launch, folder: Path, target: str) -> None
         ("wsgi", "main:Holder.iner.app", ["main.Holder ({folder}/main.py) has no 'iner'", "did you mean inner?"]),
         ("wsgi", "package:application", ["package ({folder}/package/__init__.py) has no 'application'"]),
         ("wsgi", "main:number", ["number in {folder}/main.py is no app but an object of type builtins.int"]),
+        ("wsgi", "main:proxy", ["proxy in {folder}/main.py is no app but an object of type main.Proxy"]),
         ("wsgi", "main:nothing", ["nothing in {folder}/main.py is no app but None"]),
         ("wsgi", "package.sub:web", ["package.sub.web is a module", '"package.sub.web:app"']),
         ("wsgi", "package:path", ["path in {folder}/package/__init__.py is no app but the module"]),
@@ -201,6 +229,8 @@ def test_a_missing_module_is_looked_for_in_working_dir_whatever_other_threads_ha
         ("exits:app", "importing exits raised SystemExit: no licence", "exits.py"),
         ("package.deep:app", "importing package.deep raised ImportError: cannot import name 'missing_part'", "deep.py"),
         ("main:make_failure()", "make_failure() raised ValueError: no settings", "in make_failure"),
+        ("main:proxy.broken", "main.proxy.broken raised RuntimeError: no context", "in broken"),
+        ("main:proxy.app", "main.proxy.app raised KeyError: 'app'", "in __getattr__"),
         ("surrogate:app", "importing surrogate raised ValueError: \\udc80", "surrogate.py"),
         ("stubborn:app", "importing stubborn raised E: <no message: its __str__ raises>", "stubborn.py"),
     ],
