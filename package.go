@@ -23,26 +23,37 @@ var packageFiles embed.FS
 
 const packageRoot = "python/caddysnake"
 
-// unpackedPackage returns the folder that holds the worker package, unpacked once for each version of it. The folder is
-// private to this user and named by its content's hash, so it stays from one run to the next and Python's compiled files
-// with it; every file is compared with the embedded one before it is used. Where Caddy has no data folder that is
-// private, a temporary one serves this process.
-var unpackedPackage = sync.OnceValues(func() (string, error) {
-	root := filepath.Join(caddy.AppDataDir(), "python")
-	dir, err := unpackInto(root)
+// unpacking is where the worker package is unpacked to in this process, when Caddy's data folder will not do.
+var unpacking struct {
+	mu   sync.Mutex // is held while somebody unpacks
+	temp string     // a temporary folder, "" if there is none; guarded by mu
+}
+
+// unpackedPackage returns the folder that holds the worker package, unpacked once for each version of it, and again if
+// somebody has removed it. The folder is private to this user and named by its content's hash, so it stays from one run to
+// the next and Python's compiled files with it; every file is compared with the embedded one before it is used. Where Caddy
+// has no data folder that is private, a temporary one serves this process.
+func unpackedPackage() (string, error) {
+	unpacking.mu.Lock()
+	defer unpacking.mu.Unlock()
+	dir, err := unpackInto(filepath.Join(caddy.AppDataDir(), "python"))
 	if err == nil {
 		return dir, nil
 	}
-	temp, tempErr := os.MkdirTemp("", "caddysnake-")
+	if unpacking.temp == "" {
+		temp, tempErr := os.MkdirTemp("", "caddysnake-")
+		if tempErr != nil {
+			return "", errors.Join(err, tempErr)
+		}
+		unpacking.temp = temp
+		caddy.OnExit(func(_ context.Context) { _ = os.RemoveAll(temp) })
+	}
+	dir, tempErr := unpackInto(unpacking.temp)
 	if tempErr != nil {
 		return "", errors.Join(err, tempErr)
 	}
-	if dir, tempErr = unpackInto(temp); tempErr != nil {
-		return "", errors.Join(err, tempErr)
-	}
-	caddy.OnExit(func(_ context.Context) { _ = os.RemoveAll(temp) })
 	return dir, nil
-})
+}
 
 // unpackInto makes root/HASH/caddysnake hold exactly the embedded files and returns its path.
 func unpackInto(root string) (string, error) {

@@ -1,5 +1,6 @@
 """Workers from start to stop: killed, reloaded, drained."""
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,16 @@ def test_killed_workers_are_replaced_and_no_get_fails(serve: Servers) -> None:
     entry = server.log.wait_for(lambda entry: entry["msg"] == "worker exited")
     assert "signal: killed" in entry["error"]
     assert entry["worker"] in (1, 2)
+
+
+@pytest.mark.expect_errors("worker exited")
+def test_workers_start_although_somebody_has_cleaned_up(serve: Servers) -> None:
+    server = serve(TWO_WORKERS)
+    [package] = {Path(process.cmdline()[1]) for process in server.workers()}
+    assert (package / "__main__.py").exists()
+    shutil.rmtree(package)
+    kill(server, min(server.worker_pids()))
+    wait_until(all_serve(server), "answers of both workers")
 
 
 @pytest.mark.expect_errors("worker exited")

@@ -19,6 +19,7 @@ REASONS = {
     "test_examples.py::*": "an example's Caddyfile says itself how workers run",
     "test_lifecycle.py::test_killed_workers_are_replaced_and_no_get_fails": _KILL,
     "test_lifecycle.py::test_a_daemon_of_the_apps_keeps_no_killed_worker_in_its_place": _KILL,
+    "test_lifecycle.py::test_workers_start_although_somebody_has_cleaned_up": _KILL,
     "test_lifecycle.py::test_get_of_a_killed_worker_is_replayed": _KILL,
     "test_lifecycle.py::test_post_of_a_killed_worker_gets_502_and_no_other_request_notices": _KILL,
     "test_lifecycle.py::test_workers_end_when_caddy_is_killed": "there is no process that could stay",
