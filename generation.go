@@ -64,10 +64,10 @@ func (g *generation) settle(started bool) {
 	<-generations.token
 }
 
-// newPool starts the workers of one app, as processes or as threads.
-func (g *generation) newPool(ctx context.Context, s settings, logger *zap.Logger) (*pool, error) {
+// newPool starts so many workers of one app as processes, or those that there are to be as threads.
+func (g *generation) newPool(ctx context.Context, s settings, workers int, logger *zap.Logger) (*pool, error) {
 	if s.WorkersRuntime != runtimeThread {
-		return newPool(ctx, s, launchProcess, nil, logger)
+		return startPool(ctx, s, workers, launchProcess, nil, logger)
 	}
 	python, err := interpreterFor(s)
 	if err != nil {

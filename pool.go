@@ -80,10 +80,15 @@ type waiter struct {
 	err   error        // why it is closed; set before it is
 }
 
-// newPool starts the workers, all at once, and returns when each is ready. It fails with the first reason that a worker
+// newPool is startPool with as many workers as there are at least.
+func newPool(ctx context.Context, s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
+	return startPool(ctx, s, s.Workers, launch, anew, logger)
+}
+
+// startPool starts so many workers, all at once, and returns when each is ready. It fails with the first reason that a worker
 // gives, after Settings.StartTimeout, or when ctx is done or Caddy is told to stop; nothing is left running then. anew may
 // be nil.
-func newPool(ctx context.Context, s settings, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
+func startPool(ctx context.Context, s settings, workers int, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
 	p := &pool{
 		settings: s, began: time.Now(), launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
@@ -93,11 +98,11 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 		p.wanted = make(chan struct{}, 1)
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	first := make(chan error, s.Workers)
-	for range s.Workers {
+	first := make(chan error, workers)
+	for range workers {
 		p.addSlot(first)
 	}
-	if err := p.awaitStart(ctx, first); err != nil {
+	if err := p.awaitStart(ctx, first, workers); err != nil {
 		p.cancel()
 		p.supervisors.Wait()
 		return nil, err
@@ -109,17 +114,17 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 		go p.watchMemory()
 	}
 	if p.wanted != nil {
-		go p.scale()
+		go p.scale(workers)
 	}
 	livePools.Store(p, nil)
 	if caddy.Exiting() { // and drainAll may have looked before
 		go p.drainBeforeExit()
 	}
-	logger.Info("python app started", zap.Int("workers", s.Workers), zap.Duration("duration", time.Since(p.began)))
+	logger.Info("python app started", zap.Int("workers", workers), zap.Duration("duration", time.Since(p.began)))
 	return p, nil
 }
 
-func (p *pool) awaitStart(ctx context.Context, first <-chan error) error {
+func (p *pool) awaitStart(ctx context.Context, first <-chan error, workers int) error {
 	var timeout <-chan time.Time
 	if p.settings.StartTimeout > 0 {
 		timer := time.NewTimer(p.settings.StartTimeout)
@@ -129,7 +134,7 @@ func (p *pool) awaitStart(ctx context.Context, first <-chan error) error {
 	// Caddy tells nobody that it was asked to exit while a config is still loading.
 	exiting := time.NewTicker(100 * time.Millisecond)
 	defer exiting.Stop()
-	for ready := 0; ready < p.settings.Workers; {
+	for ready := 0; ready < workers; {
 		select {
 		case err := <-first:
 			if err != nil {
@@ -138,7 +143,7 @@ func (p *pool) awaitStart(ctx context.Context, first <-chan error) error {
 			ready++
 		case <-timeout:
 			return fmt.Errorf("python app %q did not start within %s: %d of %d workers are ready; raise start_timeout if it needs longer",
-				p.settings.App, p.settings.StartTimeout, ready, p.settings.Workers)
+				p.settings.App, p.settings.StartTimeout, ready, workers)
 		case <-ctx.Done():
 			return errInterrupted
 		case <-exiting.C:

@@ -223,7 +223,11 @@ func (ref *poolRef) start(g *generation) (err error) {
 	}
 	s, round := ref.current(), ref.currentRound()
 	key := latestKey(s)
-	p, err := ref.acquire(context.Background(), g, s, key)
+	var before *pool // of the config before
+	if other := ref.counterpart(); other != nil {
+		before = other.pool.Load()
+	}
+	p, err := ref.acquire(context.Background(), g, s, key, s.firstWorkers(before, ref.config.autoreloads()))
 	switch {
 	case err == nil:
 		key.setLatest()
@@ -248,10 +252,10 @@ func (ref *poolRef) begin() {
 	}
 }
 
-// acquire takes the running pool with this key, or starts one. It fails with errInterrupted when ctx is done or Caddy exits.
-func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key poolKey) (*pool, error) {
+// acquire takes the running pool with this key, or starts one with so many workers. It fails with errInterrupted when ctx is done or Caddy exits.
+func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key poolKey, workers int) (*pool, error) {
 	for {
-		value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, ref.logger) })
+		value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, workers, ref.logger) })
 		switch {
 		case err == nil:
 			return value.(*pool), nil
@@ -268,6 +272,7 @@ type renewal struct {
 	round    uint64   // that of ref when this began
 	settings settings // what the configuration leads to now
 	key      poolKey
+	before   *pool // the one that it has; nil: none
 	pool     *pool
 }
 
@@ -290,7 +295,7 @@ func reload(refs ...*poolRef) error {
 	for _, ref := range refs { // in the order of App.refs, or two reloads might wait for each other
 		ref.changing.Lock()
 		defer ref.changing.Unlock()
-		next = append(next, &renewal{ref: ref, round: ref.currentRound()})
+		next = append(next, &renewal{ref: ref, round: ref.currentRound(), before: ref.held})
 	}
 	began := time.Now()
 	if err := renew(context.Background(), next...); err != nil {
@@ -326,8 +331,8 @@ func (ref *poolRef) restart(ctx context.Context) (settings, error) {
 	defer apps.changing.RUnlock()
 	ref.changing.Lock()
 	defer ref.changing.Unlock()
+	n := &renewal{ref: ref, round: ref.currentRound(), before: ref.held}
 	ref.letGo()
-	n := &renewal{ref: ref, round: ref.currentRound()}
 	err := renew(ctx, n)
 	if errors.Is(err, errInterrupted) || errors.Is(err, errPoolClosed) {
 		return n.settings, err
@@ -370,7 +375,8 @@ func renew(ctx context.Context, next ...*renewal) (err error) {
 	}
 	for i, n := range next {
 		n.key = latestKey(n.settings).next()
-		if n.pool, err = n.ref.acquire(ctx, g, n.settings, n.key); err != nil {
+		workers := n.settings.firstWorkers(n.before, true)
+		if n.pool, err = n.ref.acquire(ctx, g, n.settings, n.key, workers); err != nil {
 			for _, started := range next[:i] {
 				started.ref.drop(started.key)
 			}

@@ -106,11 +106,12 @@ type load struct {
 	pressed bool           // requests waited at the last look
 }
 
-// scale adds workers and takes some away, until the pool is cancelled.
-func (p *pool) scale() {
+// scale adds workers and takes some away, until the pool is cancelled. It begins with so many, as if all had been needed.
+func (p *pool) scale(workers int) {
 	ticker := time.NewTicker(scaleTick)
 	defer ticker.Stop()
 	var l load
+	l.peaks[0] = workers * p.settings.target()
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -202,6 +203,21 @@ func (s *settings) target() int {
 		return s.Threads
 	}
 	return loopTarget
+}
+
+// firstWorkers is how many a pool begins with that takes the place of another one; nil: there is none. checked: it must not be
+// taken for one that runs if the app does not start.
+func (s *settings) firstWorkers(before *pool, checked bool) int {
+	workers := s.Workers
+	if s.MaxWorkers > s.Workers {
+		if before != nil {
+			workers = max(workers, min(len(before.readyWorkers()), s.MaxWorkers))
+		}
+		if checked {
+			workers = max(workers, 1)
+		}
+	}
+	return workers
 }
 
 // mostWorkers is how many workers there may be at once.

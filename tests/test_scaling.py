@@ -12,6 +12,7 @@ from support.check import Servers
 from support.load import Holder
 from support.pace import Pace
 from support.polling import wait_until
+from support.project import DOES_NOT_RUN, Project, version
 from support.server import Server
 from support.siege import SIEGE
 
@@ -120,3 +121,37 @@ def test_the_queue_is_bounded_in_number_and_time(serve: Servers, gate: Path) -> 
     holder.release()
     assert held.result().status_code == 200
     assert server.get("/process").status_code == 200
+
+
+@pytest.mark.expect_errors("python app failed to start", "reloading a python app", "this app is broken")
+def test_a_version_that_does_not_start_takes_no_place(serve: Servers, broken: Path) -> None:
+    server = serve(SCALING % ("0 2", 60), BROKEN=str(broken))
+    assert server.get("/pid").status_code == 200
+    broken.touch()
+    result = server.command("python-reload", "--config", str(server.caddyfile))
+    assert result.returncode == 1, result.stdout
+    assert server.get("/pid").status_code == 200, "the old one goes on"
+
+
+@pytest.mark.expect_errors(*DOES_NOT_RUN, "SyntaxError")
+def test_autoreload_says_why_an_app_without_workers_does_not_start(serve: Servers, project: Project) -> None:
+    site = project.site("autoreload", "idle_timeout 60s").replace("workers 2", "workers 0 2")
+    server = serve(site)
+    assert version(server) == "1"
+    project.module.write_text("VERSION = = 2\n")
+    wait_until(lambda: server.get("/").status_code == 500, "an app that does not run")
+    assert "SyntaxError" in server.get("/").text
+
+
+def test_a_deploy_begins_with_as_many_workers_as_there_are(serve: Servers, gate: Path) -> None:
+    site = "python {\nmodule_wsgi worker_app:app\nthreads 1\nworkers 1 4\nidle_timeout 60s\nimport worker\n%s\n}"
+    server = serve(site % "")
+    holder = Holder(server, gate)
+    for _ in range(3):
+        holder.send()
+    since = server.log.position()
+    assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+    assert server.log.wait_for(lambda entry: entry["msg"] == "python app started", since)["workers"] == 3
+    since = server.log.position()
+    assert server.reload(site % "env_var VERSION 2").returncode == 0
+    assert server.log.wait_for(lambda entry: entry["msg"] == "python app started", since)["workers"] == 3
