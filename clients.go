@@ -20,7 +20,8 @@ const (
 // past is the deadline that ends a Read or Write that is under way.
 var past = time.Unix(1, 0)
 
-// enrol says that e may have to wait for its client, which sends a body or is sent a response in parts.
+// enrol says that e may have to wait for its client, which sends a body or is sent a response in parts, or that a worker has
+// declined it.
 func (p *pool) enrol(e *exchange) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

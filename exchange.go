@@ -185,6 +185,7 @@ func (e *exchange) relay(ctx context.Context, w *worker, stream *wire.Stream) er
 			e.enrol()
 			err = e.hint(stream, f)
 		case wire.Decline:
+			e.enrol() // or a pool that drains would end between two places
 			return errDeclined
 		case wire.Error:
 			return e.appError(w, f)

@@ -389,6 +389,37 @@ func TestExchangeWithASmallBodyWhileThePoolDrains(t *testing.T) {
 	<-stopped
 }
 
+// A request that its worker declines while the pool drains is on no worker for a moment, and all the same the pool's.
+func TestExchangeDeclinedWhileThePoolDrainsGoesOn(t *testing.T) {
+	var asked atomic.Int32
+	begun, ending := make(chan struct{}), make(chan struct{})
+	p := testPool(t, settings{Interface: interfaceWSGI, Threads: 1}, func(f wire.Frame) ([]wire.Frame, error) {
+		switch {
+		case f.Type != wire.Request:
+			return nil, nil
+		case asked.Add(1) == 1:
+			close(begun)
+			<-ending
+			return []wire.Frame{{Type: wire.Decline}}, nil
+		default:
+			return []wire.Frame{{Type: wire.Response, End: true, Head: responseHead(200), Data: []byte("served")}}, nil
+		}
+	})
+	response, served := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(served)
+		testHandler(t, p).ServeHTTP(response, newTestRequest(http.MethodGet, "http://test/", nil))
+	}()
+	<-begun
+	p.expectNoMore()
+	close(ending)
+	<-served
+	if response.Code != 200 || response.Body.String() != "served" {
+		t.Errorf("got %d %q, want 200", response.Code, response.Body)
+	}
+	<-p.drained
+}
+
 // busyWriter notes whether a pool is busy while something is written.
 type busyWriter struct {
 	*httptest.ResponseRecorder

@@ -41,7 +41,8 @@ type Handler interface {
 	// Accepted is called when a stream has become a WebSocket.
 	Accepted()
 	// Closed is called once for each stream that the worker has closed; declined: it never began it; accepted: it had
-	// become a WebSocket.
+	// become a WebSocket. One that was declined is closed when its user has released it too, on that goroutine: whoever
+	// counts what is open can have booked by then that the request comes back.
 	Closed(declined, accepted bool)
 }
 
@@ -396,7 +397,9 @@ func (c *Conn) dispatch(f Frame) error {
 		c.files.drop(f.Stream)
 		accepted := s.isAccepted()
 		s.release()
-		c.handler.Closed(f.Type == Decline, accepted)
+		if f.Type != Decline {
+			c.handler.Closed(false, accepted)
+		}
 	}
 	return nil
 }

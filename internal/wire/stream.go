@@ -26,6 +26,7 @@ type Stream struct {
 	sent     bool       // REQUEST is on its way: RESET cannot overtake it
 	began    bool       // the worker has sent RESPONSE
 	closed   bool       // the worker has closed the stream, or the connection has ended
+	declined bool       // the worker has sent DECLINE
 	accepted bool       // the worker has sent ACCEPT
 	listener func()     // called when something has arrived; nil: Recv is waited for instead
 	resetted bool       // Reset or SendClose was called: what arrives is dropped
@@ -281,7 +282,7 @@ func (s *Stream) deliver(f Frame) error {
 		s.accepted, s.credit = true, Window
 	}
 	s.window -= f.cost()
-	s.closed = s.closed || f.closes()
+	s.closed, s.declined = s.closed || f.closes(), f.Type == Decline
 	closed := s.closed
 	first := len(s.frames) == 0
 	if !s.resetted {
@@ -357,8 +358,13 @@ func (s *Stream) fail(err error) {
 
 // release drops one of the two references.
 func (s *Stream) release() {
-	if s.refs.Add(-1) == 0 {
-		s.discard()
+	if s.refs.Add(-1) > 0 {
+		return
+	}
+	conn, declined := s.conn, s.declined
+	s.discard()
+	if declined {
+		conn.handler.Closed(true, false)
 	}
 }
 
@@ -381,7 +387,7 @@ func (s *Stream) discard() {
 	}
 	s.conn, s.id = nil, 0
 	s.frames, s.buf, s.taken, s.takenBuf = s.frames[:0], s.buf[:0], s.taken[:0], s.takenBuf[:0]
-	s.window, s.credit, s.sent, s.began, s.closed, s.resetted, s.err = 0, 0, false, false, false, false, nil
+	s.window, s.credit, s.sent, s.began, s.closed, s.declined, s.resetted, s.err = 0, 0, false, false, false, false, false, nil
 	s.accepted, s.listener = false, nil
 	s.extended, s.expired, s.note = time.Time{}, time.Time{}, nil
 	s.next, s.offset, s.consumed = 0, 0, 0
