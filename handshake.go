@@ -50,6 +50,10 @@ func checkHandshake(w http.ResponseWriter, r *http.Request) error {
 	if r.ProtoMajor != 1 {
 		return nil // no key (RFC 8441, section 5)
 	}
+	if r.ContentLength != 0 { // net/http would not see the client leave before the body has been read
+		w.Header().Set("Connection", "close") // or it would wait for the body
+		return caddyhttp.Error(http.StatusBadRequest, errors.New("a websocket handshake with a body"))
+	}
 	keys := r.Header["Sec-Websocket-Key"]
 	if len(keys) == 1 {
 		if key, err := base64.StdEncoding.DecodeString(keys[0]); err == nil && len(key) == 16 {

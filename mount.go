@@ -105,15 +105,23 @@ func (s *stripping) look(config []byte) error {
 	return nil
 }
 
-// explains tells whether removed may have been stripped, by the last of several handlers at least.
+// explains tells whether removed may have been stripped, by one handler or by several.
 func (s *stripping) explains(removed string) bool {
 	if s.unknown {
 		return true
 	}
-	removed = strings.ToLower(removed)
-	for _, prefix := range s.prefixes {
-		if strings.HasSuffix(removed, prefix) {
-			return true
+	seen := map[string]bool{}
+	for left := []string{strings.ToLower(removed)}; len(left) > 0; {
+		last := left[len(left)-1]
+		left = left[:len(left)-1]
+		for _, prefix := range s.prefixes {
+			switch rest, found := strings.CutSuffix(last, prefix); {
+			case found && rest == "":
+				return true
+			case found && !seen[rest]:
+				seen[rest] = true
+				left = append(left, rest)
+			}
 		}
 	}
 	return false

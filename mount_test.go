@@ -18,7 +18,7 @@ func TestStrippingByHandlersThatAreLoaded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for removed, want := range map[string]bool{"/api": true, "/inner": true, "/other": false} {
+	for removed, want := range map[string]bool{"/api": true, "/inner": true, "/api/inner": true, "/other": false, "/other/inner": false} {
 		if got := s.explains(removed); got != want {
 			t.Errorf("%q: got %t", removed, got)
 		}
@@ -32,7 +32,7 @@ func TestStripping(t *testing.T) {
 	}{
 		{"nothing is stripped", `{"handler": "rewrite", "uri": "/"}`, map[string]bool{"/api": false, "/any/thing": false}},
 		{"a prefix", `{"handler": "rewrite", "strip_path_prefix": "/api"}`,
-			map[string]bool{"/api": true, "/API": true, "/outer/api": true, "/other": false, "/api/more": false}},
+			map[string]bool{"/api": true, "/API": true, "/api/api": true, "/outer/api": false, "/other": false, "/api/more": false}},
 		{"without a slash, with one at the end, escaped", `{"handler": "rewrite", "strip_path_prefix": "caf\u00e9%20b/"}`,
 			map[string]bool{"/café b": true, "/café": false}},
 		{"deep in a subroute", `{"handler": "subroute", "routes": [{"handle": [{"handler": "rewrite", "strip_path_prefix": "/x"}]}]}`,

@@ -55,8 +55,10 @@ func (r *request) setPaths(rootPath string) {
 	if rootPath != rootPathAuto {
 		// The prefix is still there unless another handler removed it.
 		r.rootPath = rootPath
-		if rest, found := strings.CutPrefix(r.path, rootPath); found && (rest == "" || rest[0] == '/') {
-			r.path = rest
+		if n := len(rootPath); len(r.path) >= n && strings.EqualFold(r.path[:n], rootPath) { // as Caddy's matchers compare
+			if rest := r.path[n:]; rest == "" || rest[0] == '/' {
+				r.path = rest
+			}
 		}
 		return
 	}

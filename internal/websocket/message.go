@@ -163,6 +163,9 @@ func (c *Conn) control(h ws.Header) error {
 	return nil
 }
 
+// maxCode is the highest code that a Close may have (RFC 6455, section 7.4.2).
+const maxCode = 4999
+
 // peerClosed answers a Close (RFC 6455, section 5.5.1).
 func (c *Conn) peerClosed(payload []byte) error {
 	c.answered = true
@@ -181,6 +184,8 @@ func (c *Conn) peerClosed(payload []byte) error {
 		return c.violation(CodeInvalid, err.Error())
 	case err != nil:
 		return c.violation(CodeProtocol, err.Error())
+	case code > maxCode:
+		return c.violation(CodeProtocol, ws.ErrProtocolStatusCodeUnknown.Error())
 	}
 	c.sendClose(payload[:2])
 	return &CloseError{int(code), reason}

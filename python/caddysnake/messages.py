@@ -9,7 +9,7 @@ LOST = 1006
 BROKEN = 1011
 
 _MAX_REASON = 123  # bytes: what a Close has room for
-_RESERVED = frozenset({1004, 1005, 1006, 1015})  # codes that are never sent
+_RESERVED = frozenset({1004, 1005, 1006})  # codes that are never sent
 
 
 class Messages:
@@ -82,7 +82,7 @@ class Messages:
 
 def check_code(code: int) -> None:
     """Raises ValueError if `code` is not one that may be sent."""
-    if not 1000 <= code <= 4999 or code in _RESERVED:
+    if not (1000 <= code <= 1014 or 3000 <= code <= 4999) or code in _RESERVED:
         raise ValueError(f"a WebSocket cannot be closed with code {code}")
 
 

@@ -454,7 +454,7 @@ def test_a_close_without_code_and_reason_is_a_normal_one(worker: Worker, given: 
     assert worker.next(stream).head == (1000, "")
 
 
-@pytest.mark.parametrize("code", [1, 999, 1004, 1005, 1006, 1015, 5000])
+@pytest.mark.parametrize("code", [1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000])
 def test_codes_that_may_not_be_sent(worker: Worker, code: int) -> None:
     got = worker.response(sending(worker, ACCEPTED, {**CLOSED, "code": code}))
     assert got.error is not None

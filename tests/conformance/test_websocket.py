@@ -142,6 +142,7 @@ def test_no_subprotocol_and_no_compression_unless_agreed(server: Server) -> None
         (["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAA"], 400),
         (["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: not base64 of 16 bytes"], 400),
         (["Sec-WebSocket-Version: 13", *["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="] * 2], 400),
+        (["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Content-Length: 1"], 400),
     ],
 )
 def test_a_wrong_handshake_is_refused(server: Server, headers: list[str], status: int) -> None:
@@ -283,6 +284,19 @@ def test_the_client_closes(server: Server, code: int, reason: str) -> None:
         assert answer.close == (code, "")
         socket.gone()
     assert notes(server, name) == [{"type": "websocket.disconnect", "code": code, "reason": reason}]
+
+
+@pytest.mark.parametrize("code", [999, 1005, 2000, 5000])
+def test_the_client_closes_with_a_code_that_nobody_may_send(server: Server, code: int) -> None:
+    name = key()
+    with WebSocket(server, f"/echo?{name}") as socket:
+        socket.close(code, "")
+        answer = socket.receive().close
+        assert answer is not None
+        assert answer[0] == 1002
+        socket.gone()
+    [note] = notes(server, name)
+    assert (note["type"], note["code"]) == ("websocket.disconnect", 1002)
 
 
 def test_the_client_closes_without_a_code(server: Server) -> None:
