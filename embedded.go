@@ -187,7 +187,10 @@ func runExitFunctions() {
 		embedded.mu.Unlock()
 		return
 	}
-	exited := make(chan struct{})
+	exited, timeout := make(chan struct{}), stopTimeout
+	if len(embedded.threads) > 0 { // what has kept these from ending may keep everything else from running
+		timeout = killGrace
+	}
 	b := marshal.AppendString(marshal.AppendKey(marshal.AppendDict(nil), "order"), "exit")
 	err := order(marshal.AppendDictEnd(b))
 	embedded.mu.Unlock()
@@ -200,7 +203,7 @@ func runExitFunctions() {
 	}()
 	select {
 	case <-exited:
-	case <-time.After(stopTimeout):
+	case <-time.After(timeout):
 	}
 }
 

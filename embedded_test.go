@@ -7,6 +7,27 @@ import (
 	"time"
 )
 
+// TestExitWithoutPython is about one that is stuck: Caddy has waited for it as long as for any worker, and does not again.
+func TestExitWithoutPython(t *testing.T) {
+	embedded.python, embedded.orders = new(python), make(chan []byte, 1)
+	embedded.threads = map[uint32]*thread{1: new(thread)}
+	embedded.written.Add(1)
+	defer func() {
+		embedded.written.Done()
+		embedded.python, embedded.orders, embedded.threads = nil, nil, nil
+	}()
+	done := make(chan struct{})
+	go func() {
+		runExitFunctions()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(stopTimeout):
+		t.Error("it waits as if nothing were known")
+	}
+}
+
 // TestOrdersThatNobodyTakes is about an interpreter that an app keeps busy for ever: Caddy must go on, and be able to exit.
 func TestOrdersThatNobodyTakes(t *testing.T) {
 	reader, writer := io.Pipe() // holds nothing
