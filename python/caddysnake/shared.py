@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import os
+import re
 import site
 import sys
 import sysconfig
@@ -23,6 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -51,6 +53,8 @@ class Shared:
         self._lock = threading.Condition()  # guards what follows; reentrant, for imports under it may run any code
         self._users: Counter[tuple[str, int]] = Counter()  # live workers by root and generation
         self._begun: dict[str, int] = {}  # the generation whose modules sys.modules has of a root
+        self._apps: dict[str, set[str]] = {}  # by root: the top-level modules that its apps are in
+        self._installed: dict[str, frozenset[str]] = {}  # by root: those that are packages installed there
         self._unfinished: dict[str, ModuleType] = {}  # by name: what was being imported when it was forgotten
         self._before: dict[int, _Before] = {}  # generations that are neither committed nor rolled back
         self._committed = 0
@@ -62,9 +66,15 @@ class Shared:
         atexit.register, atexit.unregister = self._on_register, self._on_unregister
 
     def enter(
-        self, root: str, generation: int, roots: Collection[str], packages: Iterable[str], env: Mapping[str, str]
-    ) -> None:
-        """Makes the interpreter ready for a worker to import its app.
+        self,
+        root: str,
+        generation: int,
+        roots: Collection[str],
+        packages: Iterable[str],
+        env: Mapping[str, str],
+        app: str = "",
+    ) -> bool:
+        """Makes the interpreter ready for a worker to import its app. Returns whether the app is imported anew.
 
         Args:
             root: where the app's modules are.
@@ -72,14 +82,19 @@ class Shared:
             roots: those of all apps that there are to be; none if all others stay as they are, environment included.
             packages: further folders to import from, site-packages of a virtual environment.
             env: the environment variables of all apps of that generation, on top of Caddy's own.
+            app: the app's module.
         """
         with self._lock:
+            self._apps.setdefault(root, set()).add(app.partition(".")[0])
+            self._installed[root] = _installed_in(root, self._apps[root])
             self._await_imports(lambda: self._outdated(root, generation, roots))
             if generation > self._committed and generation not in self._before:
                 self._before[generation] = _Before(self._env)
                 if roots:
                     self._set_env(dict(env))
-            for outdated in self._outdated(root, generation, roots):
+            outdated_roots = self._outdated(root, generation, roots)
+            anew = root in outdated_roots and root in self._begun
+            for outdated in outdated_roots:
                 before = self._before[generation]
                 before.begun.setdefault(root, self._begun.get(root))
                 before.modules[outdated] = self._forget(outdated) | before.modules.get(outdated, {})
@@ -89,6 +104,7 @@ class Shared:
             for path in packages:
                 if path not in sys.path:
                     site.addsitedir(path)
+            return anew
 
     def problem(self, module: str) -> str:
         """Returns why no worker can import a module now, "" if nothing is known.
@@ -188,8 +204,13 @@ class Shared:
         return {
             name: module
             for name, module in list(sys.modules.items())
-            if any(_owner(name, path, roots) == root for path in _paths(module))
+            if any(self._owner(name, path, roots) == root for path in _paths(module))
         }
+
+    def _owner(self, name: str, path: str, roots: Collection[str]) -> str | None:
+        """Returns the root of the app that a module at `path` belongs to, None if it is no app's."""
+        root = _owner(name, path, roots)
+        return None if root is not None and name.partition(".")[0] in self._installed.get(root, ()) else root
 
     def _forget(self, root: str) -> dict[str, ModuleType]:
         """Takes the modules of the app in `root` out of sys.modules and returns them."""
@@ -260,7 +281,22 @@ class Shared:
 
     def _root(self, frame: FrameType) -> str | None:
         """Returns the root of the app whose module runs in a frame, None if it is no app's."""
-        return _owner(str(frame.f_globals.get("__name__")), str(frame.f_globals.get("__file__")), self._begun)
+        return self._owner(str(frame.f_globals.get("__name__")), str(frame.f_globals.get("__file__")), self._begun)
+
+
+def _installed_in(root: str, apps: Collection[str]) -> frozenset[str]:
+    """Returns the top-level modules that `pip install --target` has put into a folder.
+
+    A distribution that has one of `apps`, top-level modules too, is the project itself.
+    """
+    found: set[str] = set()
+    for record in Path(root).glob("*.dist-info/RECORD"):
+        with contextlib.suppress(OSError):
+            lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
+            names = {re.split("[/.,]", line.lstrip('"'), maxsplit=1)[0] for line in lines}
+            if names.isdisjoint(apps):
+                found |= names
+    return frozenset(found - {""})
 
 
 def _put_first(root: str) -> None:

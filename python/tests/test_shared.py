@@ -94,6 +94,39 @@ def test_packages_stay(shared: Shared, root: str) -> None:
     del sys.modules["shared_package"]
 
 
+def record(root: str, distribution: str, *files: str) -> None:
+    """What `pip install --target` leaves of a package."""
+    folder = Path(root) / f"{distribution}-1.0.dist-info"
+    folder.mkdir()
+    lines = [f"{file},sha256=x,0" for file in ("../../bin/tool", *files)]
+    (folder / "RECORD").write_text("\n".join(lines) + "\n")
+
+
+def test_packages_in_an_apps_own_folder_stay(shared: Shared, root: str) -> None:
+    """`pip install --target .`: compiled ones cannot be imported a second time."""
+    record(root, "Helper", "shared_helper.py", '"shared_spaces/inner/a,b.py"', "shared_spaces/inner/deep.py")
+    shared.enter(root, 1, [root], [], {}, "shared_app")
+    app, helper, deep = load("shared_app"), load("shared_helper"), load("shared_spaces.inner.deep")
+    shared.commit(1)
+    shared.enter(root, 2, [root], [], {}, "shared_app")
+    assert load("shared_app") is not app
+    assert load("shared_helper") is helper
+    assert load("shared_spaces.inner.deep") is deep
+
+
+def test_an_app_that_is_installed_in_its_folder_itself_is_imported_anew(shared: Shared, root: str) -> None:
+    """`pip install --target . .`"""
+    record(root, "project", "shared_app.py", "shared_spaces/inner/deep.py")
+    record(root, "Helper", "shared_helper.py")
+    shared.enter(root, 1, [root], [], {}, "shared_app")
+    app, helper, deep = load("shared_app"), load("shared_helper"), load("shared_spaces.inner.deep")
+    shared.commit(1)
+    shared.enter(root, 2, [root], [], {}, "shared_app")
+    assert load("shared_app") is not app
+    assert load("shared_helper") is helper
+    assert load("shared_spaces.inner.deep") is not deep
+
+
 def test_an_app_whose_folder_is_the_virtual_environment_is_imported_anew(tmp_path: Path) -> None:
     """`python -m venv .`: the folder is sys.prefix too, and the app is no installed package all the same."""
     venv.create(tmp_path, symlinks=True)
