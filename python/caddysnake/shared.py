@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import importlib.machinery
 import os
 import re
 import site
@@ -119,6 +120,19 @@ class Shared:
                     thread = "a thread that an earlier start left behind"
                     return f"module {name!r} is still being imported by {thread}: restart Caddy"
         return ""
+
+    def modules(self, root: str) -> list[ModuleType]:
+        """Returns the modules of the app in `root` that have been imported."""
+        with self._lock:
+            return list(self._modules(root).values())
+
+    def finds(self, root: str, module: str) -> bool:
+        """Whether an import of a module finds one, that of the app in `root` or one that is no app's."""
+        top = module.partition(".")[0]
+        with self._lock:
+            spec = importlib.machinery.PathFinder.find_spec(top)
+            paths = [spec.origin] if spec and spec.origin else spec and spec.submodule_search_locations
+            return any(self._owner(top, path, self._begun) in (None, root) for path in paths or ())
 
     def leave(self, root: str, generation: int) -> list[str]:
         """Takes a worker off the books; the last of its kind runs the atexit functions, and lets go of the modules.

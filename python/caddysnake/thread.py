@@ -15,7 +15,8 @@ from marshal import loads
 from threading import Thread
 from typing import Any
 
-from . import output, wire, worker
+from . import django, output, wire, worker
+from .errors import StartError
 from .shared import Shared
 
 Order = dict[str, Any]
@@ -100,13 +101,23 @@ class Worker(Thread):
         output.enter(self._streams)
         try:
             env = dict(os.fsdecode(entry).split("=", 1) for entry in order["env"])
-            self._shared.enter(root, generation, roots, packages, env)
+            module = order["app"].partition(":")[0]
+            anew = self._shared.enter(root, generation, roots, packages, env, module)
+
+            def imported() -> None:
+                if not django.is_used(self._shared.modules(root)):
+                    return
+                if problem := django.problem(lambda name: self._shared.finds(root, name), env):
+                    raise StartError(f"{order['app']!r}: {problem}")
+                if anew and roots:
+                    self._sock.sendall(wire.log("warn", django.KEPT))
+
             try:
                 if problem := _change_directory(root):
                     warning = wire.log("warn", "relative file paths do not begin at working_dir", reason=problem)
                     self._sock.sendall(warning)
-                obstacle = self._shared.problem(order["app"].partition(":")[0])
-                worker.run(self._sock, obstacle, ends=self._ends, packages=packages)
+                obstacle = self._shared.problem(module)
+                worker.run(self._sock, obstacle, imported, ends=self._ends, packages=packages)
             finally:
                 if threads := self._shared.leave(root, generation):
                     message = "threads of the app go on after the end of their version"
