@@ -241,6 +241,14 @@ func (p *pool) release(w *worker, declined bool) {
 	p.checkDrained()
 }
 
+// hold notes how many threads of w run on behind their responses: they begin no request.
+func (p *pool) hold(w *worker, held int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.held = held
+	p.serveQueue()
+}
+
 // add makes a worker that is ready available, unless it has died since.
 func (p *pool) add(w *worker) {
 	p.mu.Lock()
@@ -310,7 +318,7 @@ func (p *pool) forget(w *worker) {
 	delete(p.alive, w)
 }
 
-// pick returns the worker with the fewest open requests, then the fewest WebSockets, among those that have room, or nil. It
+// pick returns the worker with the least load, then the fewest WebSockets, among those that have room, or nil. It
 // is called with mu held.
 func (p *pool) pick() *worker {
 	var best *worker
@@ -321,7 +329,7 @@ func (p *pool) pick() *worker {
 	p.turn++
 	for i := range n {
 		w := p.workers[(p.turn+i)%n]
-		if w.open < w.window() && (best == nil || best.busierThan(w)) {
+		if w.load() < w.window() && (best == nil || best.busierThan(w)) {
 			best = w
 		}
 	}

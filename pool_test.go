@@ -89,6 +89,48 @@ func TestPoolQueuesInOrderWhatFindsNoRoom(t *testing.T) {
 	}
 }
 
+// A thread that runs on behind its response takes a place, until the worker says that it is back.
+func TestPoolKeepsRequestsFromThreadsThatAreHeld(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceWSGI, Workers: 2, Threads: 1}, never)
+	workers := p.readyWorkers()
+	held, free := workers[0], workers[1]
+	if err := held.hold(marshal.AppendInt(nil, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		w := place(t, p)
+		if w != free {
+			t.Fatal("a request went to the worker whose thread is held")
+		}
+		p.release(w, true)
+	}
+	place(t, p)
+	waits := make(chan *worker)
+	go func() {
+		w, err := p.acquire(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		waits <- w
+	}()
+	eventually(t, "the request waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiting.Len() == 1
+	})
+	if err := held.hold(marshal.AppendInt(nil, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if w := <-waits; w != held {
+		t.Error("the request did not go to the worker whose thread is back")
+	}
+	for _, head := range [][]byte{nil, marshal.AppendInt(nil, -1), marshal.AppendInt(nil, 2), marshal.AppendString(nil, "1")} {
+		if err := held.hold(head); !errors.Is(err, wire.ErrProtocol) {
+			t.Errorf("HELD %q: got %v, want ErrProtocol", head, err)
+		}
+	}
+}
+
 func TestPoolRefusesWhenClosed(t *testing.T) {
 	p, err := newPool(context.Background(), settings{Interface: interfaceASGI, Workers: 1}, launchFake(never), nil, zap.NewNop())
 	if err != nil {

@@ -76,6 +76,7 @@ type worker struct {
 
 	state     workerState   // guarded by pool.mu
 	open      int           // requests that hold a place; guarded by pool.mu
+	held      int           // threads that run on behind their responses; guarded by pool.mu
 	sockets   int           // streams that have become WebSockets; guarded by pool.mu
 	requests  uint64        // how many it has been given; guarded by pool.mu
 	limit     uint64        // how many it is given before it is replaced; 0: no limit
@@ -87,9 +88,13 @@ type worker struct {
 	pace      pace          // guarded by pool.mu
 }
 
+// load is how many places are taken, by requests and by threads that run on behind them. It is called with pool.mu held.
+func (w *worker) load() int { return w.open + w.held }
+
 // busierThan compares what is open. It is called with pool.mu held.
 func (w *worker) busierThan(other *worker) bool {
-	return w.open > other.open || w.open == other.open && w.sockets > other.sockets
+	a, b := w.load(), other.load()
+	return a > b || a == b && w.sockets > other.sockets
 }
 
 // isServing tells whether the worker gets requests.
@@ -99,7 +104,7 @@ func (w *worker) isServing() bool {
 	return w.state == stateReady
 }
 
-// window is how many requests may be open on the worker. It is called with pool.mu held.
+// window is what the worker's load may be. It is called with pool.mu held.
 func (w *worker) window() int {
 	if !w.pool.settings.threaded() {
 		return loopWindow
@@ -288,11 +293,24 @@ func (w *worker) Control(f wire.Frame) error {
 		default:
 		}
 		return nil
+	case wire.Held:
+		return w.hold(f.Head)
 	case wire.Log:
 		return w.log(f.Head)
 	default:
 		return fmt.Errorf("%w: type %d on stream 0", wire.ErrProtocol, f.Type)
 	}
+}
+
+// hold takes a HELD frame.
+func (w *worker) hold(head []byte) error {
+	r := marshal.NewReader(head)
+	held := r.Int()
+	if err := r.End(); err != nil || held < 0 || held > w.pool.settings.Threads {
+		return fmt.Errorf("%w: %d threads are held", wire.ErrProtocol, held)
+	}
+	w.pool.hold(w, held)
+	return nil
 }
 
 func (w *worker) setReady(err error) {

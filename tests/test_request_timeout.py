@@ -138,6 +138,17 @@ def test_a_response_that_has_begun_may_go_on(server: Server, gate: Path, app: st
     assert begun.result().text == "begun,ended"
 
 
+def test_time_in_which_all_threads_are_in_close_does_not_count(server: Server, gate: Path) -> None:
+    for _ in range(4):  # as many as there are threads
+        assert server.get(f"/wsgi/close?{gate}").status_code == 200
+    began = time.monotonic()
+    waits = Background(server).get("/wsgi/pid")
+    wait_until(lambda: time.monotonic() - began > 3 * LIMIT, "time beyond the limit")
+    assert not waits.done()
+    gate.touch()
+    assert waits.result().status_code == 200
+
+
 @each_app
 def test_time_that_the_client_takes_for_its_body_does_not_count(server: Server, app: str) -> None:
     began = time.monotonic()

@@ -35,6 +35,7 @@ const (
 	Hint     Type = 18
 	File     Type = 19
 	Drained  Type = 20
+	Held     Type = 21
 )
 
 const (
@@ -136,7 +137,7 @@ func Parse(b []byte) (f Frame, size, need int, err error) {
 		return Frame{}, 0, 0, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrProtocol, length, MaxFrame)
 	case head > length:
 		return Frame{}, 0, 0, fmt.Errorf("%w: a head of %d bytes in %d", ErrProtocol, head, length)
-	case t < Request || t > Drained:
+	case t < Request || t > Held:
 		return Frame{}, 0, 0, fmt.Errorf("%w: unknown type %d", ErrProtocol, t)
 	}
 	need = HeaderSize + int(length)

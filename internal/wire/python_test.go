@@ -31,7 +31,7 @@ while size := read(4):
             decoder.fill(len(part))
             while (frame := decoder.next()) is not None:
                 kind, stream, head, body = frame
-                if not wire.REQUEST <= kind & 0x7F <= wire.DRAINED:
+                if not wire.REQUEST <= kind & 0x7F <= wire.HELD:
                     raise wire.ProtocolError
                 shown += f"{kind & 0x7F} {kind >> 7} {stream} {(head or b'').hex()} {body.hex()};"
     except wire.ProtocolError:
@@ -77,7 +77,7 @@ func damaged(random *rand.Rand) []byte {
 		start := len(data)
 		data, _ = Append(data, Frame{
 			Stream: random.Uint32(),
-			Type:   Type(1 + random.IntN(int(Drained))),
+			Type:   Type(1 + random.IntN(int(Held))),
 			End:    random.IntN(2) == 0,
 			Head:   randomBytes(random, random.IntN(20)),
 			Data:   randomBytes(random, random.IntN(100)),

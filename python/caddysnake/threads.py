@@ -21,6 +21,10 @@ taken the lead meanwhile and this thread is an ordinary one from now on:
     leader:    [role: decode] -> release -> run the app -> acquire(False) -> yes: go on   no: flush, be idle
     watchdog:  at each look: role free, and the last request began 1 ms ago? -> acquire(False) -> slow
 
+A thread whose response is complete counts as free, for Caddy too, although its app may go on for long, in `close()`
+say. A request that has waited while no thread became free for CLOSING goes back to Caddy, which is told how many
+threads are *held* in that way: so many fewer requests come, until they are back.
+
 A leader whose app waits for its body or for credit takes the role back too and *pumps*: it reads and sorts frames until
 its own have come. If a request arrives meanwhile and a thread is idle, that thread gets the lead.
 
@@ -59,6 +63,7 @@ LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
 MIN_TICK, MAX_TICK = 0.001, 0.005  # seconds between two looks of the watchdog
 COMPUTING = 0.02  # seconds inside the app after which it does not matter any more whether the leader computes
 TICK_SHARE = 1 / 20  # of how long the fast state has lasted; each look takes the interpreter away from the app
+CLOSING = 0.005  # seconds without a thread that becomes free after which requests are not left to wait for one
 LINGER = 0.05  # seconds without work after which the watchdog stops looking
 SHORT_RUN = 16  # this many short requests in a row end the slow state
 PROVEN = 64  # requests after which a fast state counts as a success
@@ -71,7 +76,7 @@ _MAX_HELD = 64 << 10  # bytes
 class Thread:
     """One app thread: what it is to do next, and the lock it sleeps on until it is told."""
 
-    __slots__ = ("bell", "leads", "number", "stream")
+    __slots__ = ("bell", "held", "leads", "number", "stream")
 
     def __init__(self) -> None:
         self.number = 0  # of the system's
@@ -79,6 +84,7 @@ class Thread:
         self.bell.acquire()
         self.stream: Stream | None = None
         self.leads = False
+        self.held = False  # Caddy knows that it runs on behind its response
 
 
 class Scheduler:
@@ -107,6 +113,10 @@ class Scheduler:
         self._pause = MIN_PAUSE
 
         self._pending: deque[Stream] = deque()  # waits for a thread that is about to become idle
+        self._impatient = False  # somebody looks whether it does; if not, waits for _pending_bell
+        self._pending_bell = threading.Lock()
+        self._pending_bell.acquire()
+        self._all: list[Thread] = []
         self._idle: list[Thread] = []  # the one that slept least long is taken first
         self._resting = False  # the leader has nothing to run
         self._asleep = False  # the watchdog waits for _bell
@@ -133,12 +143,14 @@ class Scheduler:
         try:
             for number in range(self._threads):
                 thread = Thread()
+                self._all.append(thread)
                 if number == 0:
                     self._leader = thread
                     thread.leads = True
                     thread.bell.release()
                 self._start(f"wsgi-{number + 1}", self._work, thread)
             self._start("wsgi-watchdog", self._watch)
+            self._start("wsgi-pending", self._watch_pending)
             self._done.wait()
             self._put_control(wire.frame(wire.DRAINED, 0))
         finally:
@@ -225,6 +237,9 @@ class Scheduler:
             self._sock.shutdown(socket.SHUT_RD)  # wakes who reads
         with self.lock:
             idle, self._idle = self._idle, []
+            if not self._impatient:
+                self._impatient = True
+                self._pending_bell.release()
         for thread in idle:
             thread.bell.release()
         deadline = monotonic() + JOIN
@@ -258,12 +273,19 @@ class Scheduler:
         with self.lock:
             if self._done.is_set():
                 return
-            if self._pending:
+            was_held, thread.held = thread.held, False
+            if was_held:
+                self._tell_held()
+            is_idle = not self._pending
+            if is_idle:
+                self._idle.append(thread)
+                self._check_done()
+            else:
                 thread.stream = self._pending.popleft()
-                return
-            self._idle.append(thread)
-            self._check_done()
-        thread.bell.acquire()
+        if was_held:
+            self.flush()
+        if is_idle:
+            thread.bell.acquire()
 
     def _lead(self, thread: Thread, stream: Stream | None) -> None:
         """Reads and runs, from when this thread holds the role until another one does or Caddy has gone."""
@@ -292,6 +314,7 @@ class Scheduler:
                     stream = self._new_stream(self, number, head, data, kind >= END)
                     streams[number] = stream
             stream.thread = thread
+            thread.stream = stream
             self._began = now = monotonic()
             if not self._out:
                 held_since = now
@@ -300,7 +323,7 @@ class Scheduler:
                 held_since = now
             role.release()
             fresh().run(stream.run)
-            stream = None
+            thread.stream = stream = None
             if self._leader is not thread or not role.acquire(False):
                 break
             if self._leader is not thread:
@@ -337,6 +360,40 @@ class Scheduler:
             self._leader = thread
         thread.bell.release()
         return True
+
+    # Requests that wait for a thread
+
+    def _watch_pending(self) -> None:
+        last: Stream | None = None  # what came first at the last look
+        while not self._done.wait(CLOSING):
+            with self.lock:
+                first = self._pending[0] if self._pending else None
+                is_late = first is not None and first is last
+                if is_late:
+                    self._hand_back()
+                    first = None
+                self._impatient = first is not None
+            if is_late:
+                self.flush()
+            if first is None:
+                self._pending_bell.acquire()
+            last = first
+
+    def _hand_back(self) -> None:
+        # With `lock` held. Caddy is told first, or the same requests would come again.
+        for thread in self._all:
+            stream = thread.stream
+            # Whoever leads does not pass by _sleep, which lets go: it loses the lead first.
+            thread.held = stream is not None and stream.closed and thread is not self._leader
+        self._tell_held()
+        for stream in self._pending:
+            del self.streams[stream.id]
+            stream.closed = True
+            self.add(wire.frame(wire.DECLINE, stream.id))
+        self._pending.clear()
+
+    def _tell_held(self) -> None:
+        self.add(wire.frame(wire.HELD, 0, sum(thread.held for thread in self._all)))
 
     # The watchdog
 
@@ -425,6 +482,9 @@ class Scheduler:
                     thread.bell.release()
                 else:
                     self._pending.append(stream)
+                    if not self._impatient:
+                        self._impatient = True
+                        self._pending_bell.release()
         if declined:
             self._last = newest(self._last, number)
             self._put_control(wire.frame(wire.DECLINE, number))

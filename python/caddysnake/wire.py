@@ -31,6 +31,7 @@ TRAILERS = 17
 HINT = 18
 FILE = 19
 DRAINED = 20
+HELD = 21
 
 STOP_GRACE = 5.0  # seconds that requests have beyond those that STOP gives them; then shutdown goes on without them
 

@@ -20,6 +20,7 @@ from driver import (
     DEADLINE,
     DECLINE,
     END,
+    HELD,
     MAX_DATA,
     REQUEST,
     RESET,
@@ -110,7 +111,7 @@ def test_requests_beyond_the_threads_are_declined_and_not_lost(launch: Launch) -
 
 
 def test_a_thread_that_is_still_closing_counts_as_free(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    worker = launch("patient:app", "wsgi", threads=1).start()
     assert worker.get("/slow/close?0.3").body == b"slow"
     waits, beyond = worker.burst(["/hello", "/hello"])
     assert worker.response(beyond).closed == DECLINE
@@ -118,8 +119,25 @@ def test_a_thread_that_is_still_closing_counts_as_free(launch: Launch) -> None:
     assert worker.get("/events").body == b"closed slowly"
 
 
+def test_a_request_does_not_wait_for_a_thread_that_is_closing_for_long(launch: Launch) -> None:
+    worker = launch("wsgi_apps:app", "wsgi", threads=2).start()
+    upload = worker.request("/count", "POST", end=False)
+    assert worker.next(upload).kind == CREDIT
+    assert worker.get("/wait/in/close").body == b"waits"
+    waits = worker.request("/hello")  # one thread waits for a body, the other one is in close()
+    held = worker.control()
+    assert (held.kind, held.head) == (HELD, 1)
+    assert worker.response(waits).closed == DECLINE
+    worker.write(frame(DATA | END, upload))
+    assert worker.response(upload).body == b"0"
+    assert worker.get("/open").body == b"opened"
+    held = worker.control()
+    assert (held.kind, held.head) == (HELD, 0)
+    assert worker.get("/events").body == b"closed"
+
+
 def test_a_request_that_waits_for_a_thread_can_be_called_back(launch: Launch) -> None:
-    worker = launch("wsgi_apps:app", "wsgi", threads=1).start()
+    worker = launch("patient:app", "wsgi", threads=1).start()
     assert worker.get("/slow/close?0.3").body == b"slow"
     waits, beyond = worker.burst(["/events", "/hello"])
     assert worker.response(beyond).closed == DECLINE  # so the other one has been read

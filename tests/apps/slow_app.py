@@ -3,8 +3,8 @@
 /pid answers at once. /hang?FILE waits until the file exists, and can be told to end; /print?FILE, under WSGI, writes
 meanwhile. /block?FIFO waits in C code until somebody opens the other end of it; nothing else runs in an event loop
 meanwhile. /stubborn?FILE is like /hang, but goes on when it is told to end. /begun?FILE is like /hang, and has begun
-its response. /upload reads the body. Under ASGI, a WebSocket hangs before it is accepted if its path is /hang?FILE;
-otherwise it echoes.
+its response. /close?FILE, under WSGI, has a whole response whose close() is like /hang. /upload reads
+the body. Under ASGI, a WebSocket hangs before it is accepted if its path is /hang?FILE; otherwise it echoes.
 """
 
 import asyncio
@@ -83,9 +83,24 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
         start_response("200 OK", [])
         return _begun(query)
     else:
-        body = _answer(path, query)
+        body = _answer(path, "" if path == "/close" else query)
     start_response("200 OK", [("Content-Length", str(len(body)))])
-    return [body.encode()]
+    return Closing(body.encode(), query) if path == "/close" else [body.encode()]
+
+
+class Closing:
+    """A body whose close() returns when a file exists."""
+
+    def __init__(self, body: bytes, file: str) -> None:
+        self._body = body
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body
+
+    def close(self) -> None:
+        """See the class."""
+        wait_for_file(self._file)
 
 
 def _begun(file: str) -> Iterator[bytes]:

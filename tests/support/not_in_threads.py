@@ -40,6 +40,7 @@ REASONS = {
     "threats/test_internals.py::test_threat_9_a_worker_has_no_descriptor_of_another_or_of_caddy*": _CADDYS,
     "test_websocket_idle.py::test_a_worker_that_dies_ends_its_sockets_with_1011": _KILL,
     "test_request_timeout.py::test_a_worker_that_is_stopped_is_replaced": "to stop a thread is to stop Caddy",
+    "test_closing.py::*": _ONE_WORKER,
     "test_scaling.py::test_workers_come*": "the number of threads does not change",
     "test_scaling.py::test_the_first_request*": "the number of threads does not change",
     "test_scaling.py::test_a_first_worker*": "the number of threads does not change",

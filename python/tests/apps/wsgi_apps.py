@@ -204,6 +204,22 @@ class SlowClose:
         print("left close()")
 
 
+def view_wait_in_close(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Its close() returns when /open has been called."""
+    gate.clear()
+    start_response("200 OK", [*PLAIN, ("Content-Length", "5")])
+    return WaitInClose()
+
+
+class WaitInClose:
+    def __iter__(self) -> Iterator[bytes]:
+        yield b"waits"
+
+    def close(self) -> None:
+        assert gate.wait(20)
+        events.append("closed")
+
+
 def view_meet(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     """Answers when four requests are in it at once."""
     barrier.wait()
