@@ -277,10 +277,13 @@ class HTTPProtocol:
             if not 0 <= start <= stop <= size:
                 raise ValueError(f"{os.fspath(path)!r} has {size} bytes, not the range from {start} to {stop}")
             head, _ = self._begin(status, headers, stop - start)
-            if start == stop or self._is_head or status in BODYLESS:
-                self._stream.send(head, b"", True)
-            elif not self._hand_over(head, files.Part(descriptor, start, stop - start, False)):
-                self._send_file(head, descriptor, start, stop)
+            is_bodyless = start == stop or status in BODYLESS
+            # For HEAD too: Caddy sends the headers that it adds for GET, and of the file nothing.
+            if is_bodyless or not self._hand_over(head, files.Part(descriptor, start, stop - start, False)):
+                if is_bodyless or self._is_head:
+                    self._stream.send(head, b"", True)
+                else:
+                    self._send_file(head, descriptor, start, stop)
         finally:
             os.close(descriptor)
 

@@ -248,9 +248,10 @@ class Request(Stream):
         if not self._started and wanted is None and self._status not in BODYLESS:
             self._headers.append(("Content-Length", str(count)))
             self._length = count
-        if not self._started and self._is_bodyless():
+        if not self._started and self._status in BODYLESS:
             self._start(b"", True)
             return True
+        # For HEAD too: Caddy sends the headers that it adds for GET, and of the file nothing.
         count = count if wanted is None else wanted
         return not count or self._hand_over(channel, real.fileno(), offset, count)
 

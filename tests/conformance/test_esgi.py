@@ -236,11 +236,13 @@ def test_files(esgi: Cases, tmp_path: Path) -> None:
     response = esgi.get("file", str(tmp_path / "file"))
     assert (response.status_code, response.headers["x-kind"]) == (200, "file")
     assert response.headers["content-length"] == "1000000"
+    assert response.headers["accept-ranges"] == "bytes"
     assert response.content == content
     response = esgi.get("file", f"{tmp_path / 'file'}&70000&270001")
     assert (response.status_code, response.content) == (206, content[70_000:270_001])
     response = esgi.request("HEAD", "file", str(tmp_path / "file"))
     assert (response.headers["content-length"], response.content) == ("1000000", b"")
+    assert response.headers["accept-ranges"] == "bytes", "as for GET"
 
 
 def test_a_file_that_cannot_be_sent_raises_before_anything_is_sent(esgi: Cases, tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ class TestWhole:
     def test_head(self, whole: tuple[Server, str], folder: Path) -> None:
         with raw.Connection(whole[0]) as client:
             client.send(f"HEAD {target(whole[1], folder / 'content')} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
-            assert client.response("HEAD").values(b"content-length") == [b"300000"]
+            response = client.response("HEAD")
+            assert response.values(b"content-length") == [b"300000"]
+            assert response.values(b"accept-ranges") == [b"bytes"], "as for GET"
             client.end()
             assert list(client.responses()) == []
 
