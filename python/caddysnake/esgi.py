@@ -154,6 +154,14 @@ class _Request(Stream):
         except BaseException as exc:  # SystemExit too: a request must not end its worker
             self.fail(exc)
 
+    def asked(self) -> dict[str, str]:
+        return asked(self._scope)
+
+
+def asked(scope: dict[str, Any]) -> dict[str, str]:
+    """What the log has of a request, a WebSocket's too."""
+    return {"method": str(scope.get("method", "GET")), "path": str(scope.get("path"))}
+
 
 class HTTPProtocol:
     """The `protocol` of an HTTP request: its body, and its one response. Made by the server."""

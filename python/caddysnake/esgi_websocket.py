@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import wire
-from .esgi import AlreadyResponded, ClientGone, Closed, Error, Headers, ResponseHeaders, encode, to_bytes
+from .esgi import AlreadyResponded, ClientGone, Closed, Error, Headers, ResponseHeaders, asked, encode, to_bytes
 from .headers import check_subprotocol, text_head
 from .messages import BROKEN, LOST, NORMAL, Messages, check_code, cut_reason
 from .stream import Scheduler, Stream
@@ -72,6 +72,9 @@ class WebSocket(Stream):
                 self._finish()
         except BaseException as exc:  # SystemExit too: a request must not end its worker
             self.fail(exc)
+
+    def asked(self) -> dict[str, str]:
+        return asked(self._scope)
 
     def accept(self, head: bytes) -> None:
         """Sends ACCEPT."""

@@ -80,6 +80,10 @@ class Stream:
     def run(self) -> None:
         raise NotImplementedError
 
+    def asked(self) -> dict[str, str]:
+        """The request's method and path, for the log."""
+        raise NotImplementedError
+
     def feed_message(self, kind: int, data: bytes, ended: bool) -> None:
         """Takes one TEXT or BINARY frame. Raises ProtocolError."""
         raise wire.ProtocolError("a message where none is due")
@@ -156,9 +160,8 @@ class Stream:
             self.close(wire.frame(wire.ERROR, self.id, (message, trace)))
         else:
             level = "debug" if self.gone and stems_from(exc, expected) else "error"
-            self.scheduler.put(
-                self, wire.log(level, "app raised after its response", error=message, traceback=trace), flush=True
-            )
+            said = wire.log(level, "app raised after its response", **self.asked(), error=message, traceback=trace)
+            self.scheduler.put(self, said, flush=True)
 
     def _send_parts(self, kind: int, head: bytes, data: bytes, end: bool) -> None:
         scheduler, view, at, size = self.scheduler, memoryview(data), 0, len(data)

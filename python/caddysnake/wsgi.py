@@ -176,6 +176,11 @@ class Request(Stream):
         except BaseException as exc:  # SystemExit too: a request must not end its worker
             self.fail(exc)
 
+    def asked(self) -> dict[str, str]:
+        environ = self._environ  # in which the app may have moved a part of the path
+        path = f"{environ.get('SCRIPT_NAME')}{environ.get('PATH_INFO')}".encode("latin-1", "replace")
+        return {"method": str(environ.get("REQUEST_METHOD")), "path": path.decode("utf-8", "replace")}
+
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], None]:

@@ -311,6 +311,7 @@ def test_an_exception_after_the_response(worker: Worker) -> None:
     assert worker.get("/raise/after").body == b"whole"
     level, _, fields = worker.log_entry("after its response")
     assert (level, fields["error"]) == ("error", "ValueError: afterwards")
+    assert (fields["method"], fields["path"]) == ("GET", "/raise/after")
 
 
 def test_a_greenlet_that_is_killed_after_its_client_has_gone_is_no_error(launch: Launch) -> None:

@@ -292,9 +292,10 @@ def test_an_exception_is_an_error_of_the_request_alone(worker: Worker, name: str
 
 def test_an_exception_after_the_response_is_logged(worker: Worker) -> None:
     worker.logs.clear()
-    assert worker.get("/raise/in/close").body == b"whole"
+    assert worker.get("/raise/in/close", SCRIPT_NAME="/mounted").body == b"whole"
     level, _, fields = worker.log_entry("after its response")
     assert (level, fields["error"]) == ("error", "ValueError: in close")
+    assert (fields["method"], fields["path"]) == ("GET", "/mounted/raise/in/close")
     assert "in close" in fields["traceback"]
 
 
