@@ -26,6 +26,7 @@ class Lifespan:
         self._required = required
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._answer: asyncio.Future[dict[str, Any] | None] | None = None  # the answer to the last event
+        self._failed = False  # the app has answered with a failure
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> None:
@@ -77,7 +78,7 @@ class Lifespan:
         except BaseException as exc:
             if self._answer is not None and not self._answer.done():
                 self._answer.set_exception(exc)  # SystemExit too: it would stop the loop if it left this task
-            elif isinstance(exc, Exception):
+            elif isinstance(exc, Exception) and not self._failed:  # Starlette raises behind it what it has told
                 message, trace = describe(exc)
                 self._log("error", "app's lifespan ended with an exception", error=message, traceback=trace)
         else:
@@ -95,6 +96,7 @@ class Lifespan:
             raise RuntimeError(f"unexpected lifespan message {kind!r}")
         if self._answer is None or self._answer.done():
             raise RuntimeError(f"lifespan message {kind!r} answers nothing")
+        self._failed = kind.endswith(".failed")
         self._answer.set_result(message)
 
 

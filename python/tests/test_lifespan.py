@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Launch
-from driver import APPS
+from driver import APPS, LOG
 
 
 @pytest.mark.parametrize("runtime", ["native", "uvloop"])
@@ -49,6 +49,17 @@ def test_a_failed_startup_fails_the_start_with_the_apps_own_message(
     assert ("say `lifespan auto` or `off`" in message) == bool(in_trace)
     assert in_trace in trace
     assert str(APPS) in trace or not in_trace
+
+
+def test_an_app_that_raises_behind_its_failure_is_told_of_once(launch: Launch) -> None:
+    """As Starlette does."""
+    worker = launch("lifespan_apps:fails_and_raises", "asgi", lifespan="on")
+    assert worker.failure() == ("the app's lifespan startup failed: no database", "")
+    assert worker.logs == []
+    worker = launch("lifespan_apps:shutdown_fails_and_raises", "asgi", lifespan="on").start()
+    assert worker.stop() == 0
+    [entry] = [got.head for got in worker.unread()[0] if got.kind == LOG]
+    assert (entry[1], entry[2]["error"]) == ("app's lifespan shutdown failed", "could not save")
 
 
 TRACEBACK = """Traceback (most recent call last):

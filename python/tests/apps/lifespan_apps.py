@@ -23,6 +23,8 @@ def lifespan(**how: Any) -> Any:
             raise how["raises"]
         if "fails" in how:
             await send({"type": "lifespan.startup.failed", **how["fails"]})
+            if "then_raises" in how:
+                raise how["then_raises"]
             return
         scope["state"].update(count=0, shared=[])
         await send({"type": "lifespan.startup.complete"})
@@ -35,6 +37,8 @@ def lifespan(**how: Any) -> Any:
             raise how["shutdown_raises"]
         if "shutdown_fails" in how:
             await send({"type": "lifespan.shutdown.failed", "message": how["shutdown_fails"]})
+            if "then_raises" in how:
+                raise how["then_raises"]
             return
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -44,11 +48,13 @@ def lifespan(**how: Any) -> Any:
 good = lifespan()
 fails = lifespan(fails={"message": "no database"})
 fails_as_told = lifespan(fails={"message": os.environ.get("FAILURE")})
+fails_and_raises = lifespan(fails={"message": "no database"}, then_raises=ValueError("no database"))
 fails_silently = lifespan(fails={})
 raises = lifespan(raises=ValueError("no cache"))
 exits = lifespan(raises=SystemExit("no disk"))
 ends = lifespan(ends=True)
 shutdown_fails = lifespan(shutdown_fails="could not save")
+shutdown_fails_and_raises = lifespan(shutdown_fails="could not save", then_raises=ValueError("could not save"))
 shutdown_raises = lifespan(shutdown_raises=ValueError("could not close"))
 
 
