@@ -97,8 +97,8 @@ def test_a_worker_for_which_there_is_no_thread_costs_caddy_nothing_else(serve: S
     write_app(tmp_path / "b", "blog", "the blog")
     few = ("workers 1", "threads 2", "request_timeout 1m")
     server = serve(two_apps(handler("thread_app", APPS, *few), handler("blog", tmp_path / "b", *few)))
-    # The main thread, and of each app the worker's, two that run requests and the one that watches them.
-    wait_until(lambda: server.get("/first/interpreter").json()["threads"] == 9, "all threads")
+    # The main thread, and of each app the worker's, two that run requests, and two that watch them and those that wait.
+    wait_until(lambda: server.get("/first/interpreter").json()["threads"] == 11, "all threads")
     assert server.get("/first/refuse_threads").text == "refused"
     descriptors = server.caddy.num_fds()
     result = server.command("python-reload", "blog:app", "--config", str(server.caddyfile))
