@@ -339,10 +339,12 @@ func (c *Config) replacePlaceholders() error {
 	return c.forRequests(replace)
 }
 
-// appSpec is "module:object" or "module:factory()", both with dots.
+// appSpec is "module:object" or "module:factory()", both with dots. The module may have hyphens, since its name stands in no
+// Python code.
 var appSpec = func() *regexp.Regexp {
-	const dotted = `[\p{L}_][\p{L}\p{N}_]*(\.[\p{L}_][\p{L}\p{N}_]*)*`
-	return regexp.MustCompile(`^` + dotted + `:` + dotted + `(\(\))?$`)
+	dotted := func(name string) string { return name + `(\.` + name + `)*` }
+	module, object := dotted(`[\p{L}_][\p{L}\p{N}_-]*`), dotted(`[\p{L}_][\p{L}\p{N}_]*`)
+	return regexp.MustCompile(`^` + module + `:` + object + `(\(\))?$`)
 }()
 
 // validate makes the checks that need only c itself, whether its placeholders have been replaced or not.

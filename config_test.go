@@ -111,14 +111,15 @@ func TestRootPath(t *testing.T) {
 }
 
 func TestAppSpec(t *testing.T) {
-	for _, spec := range []string{"main:app", "_a.b2:c", "mysite.wsgi:application", "main:obj.attr.app", "main:make_app()", "été:ñ", "a:b.c()"} {
+	for _, spec := range []string{"main:app", "_a.b2:c", "mysite.wsgi:application", "main:obj.attr.app", "main:make_app()", "été:ñ", "a:b.c()",
+		"my-app:app", "a-.b-c:d"} {
 		if !appSpec.MatchString(spec) {
 			t.Errorf("%q is refused", spec)
 		}
 	}
 	for _, spec := range []string{
 		"", "main", "main:", ":app", "main:app:x", "main app", "main:app(1)", "main:app()()", "main().x:app", "a/b:c", ".a:b",
-		"a.:b", "a..b:c", "1a:b", "a:1", "a:b\n", "a-b:c", "main:app() ", "a:b().c",
+		"a.:b", "a..b:c", "1a:b", "a:1", "a:b\n", "-a:b", "a.-b:c", "a:b-c", "main:app() ", "a:b().c",
 	} {
 		if appSpec.MatchString(spec) {
 			t.Errorf("%q is accepted", spec)

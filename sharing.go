@@ -55,7 +55,7 @@ func differingVariable(a, b []string) string {
 	return ""
 }
 
-// identifier is what can be imported, in the part of Unicode that is likely in a file's name.
+// identifier is what an import statement can name, in the part of Unicode that is likely in a file's name.
 var identifier = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_]*$`)
 
 // neverImported are modules that lie in the folders of many apps and that apps do not import, unless they are the app.
@@ -82,8 +82,8 @@ func moduleNames(dir, app string) map[string]bool {
 		name, rest, _ := strings.Cut(entry.Name(), ".")
 		budget := moduleFolders
 		switch {
-		case neverImported[name] && name != own, !identifier.MatchString(name):
-		case isModule(entry), rest == "" && (name == own || holdsModules(filepath.Join(dir, name), moduleDepth, &budget)):
+		case name != own && (neverImported[name] || !identifier.MatchString(name)):
+		case hasModuleSuffix(entry), rest == "" && (name == own || holdsModules(filepath.Join(dir, name), moduleDepth, &budget)):
 			names[name] = true
 		}
 	}
@@ -92,8 +92,13 @@ func moduleNames(dir, app string) map[string]bool {
 
 // isModule tells whether an entry of a folder is the file of a module.
 func isModule(entry os.DirEntry) bool {
-	name, rest, _ := strings.Cut(entry.Name(), ".")
-	return identifier.MatchString(name) && slices.Contains([]string{".py", ".pyc", ".so", ".pyd"}, filepath.Ext("."+rest))
+	name, _, _ := strings.Cut(entry.Name(), ".")
+	return identifier.MatchString(name) && hasModuleSuffix(entry)
+}
+
+func hasModuleSuffix(entry os.DirEntry) bool {
+	_, rest, _ := strings.Cut(entry.Name(), ".")
+	return slices.Contains([]string{".py", ".pyc", ".so", ".pyd"}, filepath.Ext("."+rest))
 }
 
 // holdsModules tells whether there are modules in dir, or in folders in it down to that depth. It looks at no more of them

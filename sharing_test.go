@@ -37,7 +37,8 @@ func TestModuleNames(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	for app, name := range map[string]string{"manage:app": "manage", "tests.test_shop:app": "tests", "static.js:app": "static"} {
+	for app, name := range map[string]string{"manage:app": "manage", "tests.test_shop:app": "tests", "static.js:app": "static",
+		"not-a-module:app": "not-a-module"} {
 		if !moduleNames(dir, app)[name] {
 			t.Errorf("%s is not among the modules of %q", name, app)
 		}

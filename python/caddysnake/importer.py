@@ -33,7 +33,8 @@ def load(settings: Mapping[str, Any]) -> Any:
     if colon and module_name.endswith(".py"):
         fixed = module_name.removesuffix(".py").replace("/", ".")
         raise StartError(f'{directive} {target!r}: a module is named without ".py": write "{fixed}:{path}"')
-    if not colon or not all(name.isidentifier() for name in [*module_name.split("."), *names]):
+    # A module's name stands in no Python code, so it may have hyphens.
+    if not colon or not all(name.isidentifier() for name in [*module_name.replace("-", "_").split("."), *names]):
         raise StartError(f"{directive} {target!r}: it must be {_FORM}")
     module = _import(module_name, directive, settings)
     app = _find(module, names, directive, target)
@@ -83,7 +84,13 @@ def _is_missing(exc: ModuleNotFoundError, name: str) -> bool:
 
 def _not_found(root: str, missing: str, directive: str, target: str) -> str:
     path = os.path.join(root, *missing.split("."))
-    message = f"{directive} {target!r}: there is no module {missing!r}: neither {path}.py nor {path}{os.sep} exists"
+    message = f"{directive} {target!r}: there is no module {missing!r}: "
+    parent = missing.rpartition(".")[0]
+    if parent in sys.modules and (os.path.exists(f"{path}.py") or os.path.isdir(path)):
+        there = path if os.path.isdir(path) else f"{path}.py"
+        other = _file(sys.modules[parent])
+        return f"{message}{there} is hidden, because {parent!r} is another module, {other} (rename one of the two)"
+    message += f"neither {path}.py nor {path}{os.sep} exists"
     try:
         found = [entry.removesuffix(".py") for entry in os.listdir(os.path.dirname(path))]
     except OSError:

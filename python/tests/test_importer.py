@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -99,6 +100,11 @@ FILES = {
     "package/__init__.py": "import os.path as path",
     "package/sub/__init__.py": "",
     "package/sub/web.py": "from main import app",
+    "web-shop/__init__.py": "",
+    "web-shop/my-web.py": "from main import app",
+    "json/wsgi.py": "from main import app",
+    "twice.py": "",
+    "twice/web/__init__.py": "from main import app",
     "nested.py": "import not_installed_anywhere\napp = None",
     "nested_same.py": "import nested_same.more\napp = None",
     "broken.py": "def app(:\n",
@@ -136,6 +142,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("main:wrapped", b"main"),
         ("main:wsgi_proxy", b"main"),
         ("package.sub.web:app", b"main"),
+        ("web-shop.my-web:app", b"main"),
     ],
 )
 def test_a_wsgi_app_is_found(launch: Launch, folder: Path, target: str, body: bytes) -> None:
@@ -166,6 +173,17 @@ def test_an_asgi_app_is_found(launch: Launch, folder: Path, target: str) -> None
         ("wsgi", "mian:app", ["there is no module 'mian'", "{folder}/mian.py", "did you mean main?", "working_dir"]),
         ("wsgi", "package.web:app", ["there is no module 'package.web'", "{folder}/package/web.py"]),
         ("wsgi", "packages.sub.web:app", ["there is no module 'packages'", "did you mean package?"]),
+        ("wsgi", "web-shap:app", ["there is no module 'web-shap'", "did you mean web-shop?"]),
+        ("wsgi", "main:my-app", ['must be "module:variable"']),
+        (
+            "wsgi",
+            "json.wsgi:app",
+            [
+                "there is no module 'json.wsgi': {folder}/json/wsgi.py is hidden",
+                f"'json' is another module, {json.__file__} (",
+            ],
+        ),
+        ("wsgi", "twice.web:app", ["{folder}/twice/web is hidden", "'twice' is another module, {folder}/twice.py"]),
         ("wsgi", "main:ap", ["main ({folder}/main.py) has no 'ap'", "did you mean app"]),
         ("wsgi", "main:Holder.iner.app", ["main.Holder ({folder}/main.py) has no 'iner'", "did you mean inner?"]),
         ("wsgi", "package:application", ["package ({folder}/package/__init__.py) has no 'application'"]),
