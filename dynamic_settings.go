@@ -394,9 +394,18 @@ func (t *appTemplate) locate(values []string) (Config, []confined, error) {
 			return c, nil, notFound(err)
 		}
 	case c.VenvPath != "" && t.root != "":
-		// It may be in the working_dir that the request chose, and then it stays where that must stay.
-		if c.VenvPath = locate(c.VenvPath, c.WorkingDir); isBelow(c.WorkingDir, c.VenvPath) {
-			if err := choose("venv", t.root, &c.VenvPath); err != nil {
+		// It may be in the working_dir that the request chose, and then it stays where that must stay. One that is nowhere
+		// is missing there: in Caddy's current directory it would be everybody's.
+		own := filepath.Join(c.WorkingDir, c.VenvPath)
+		if c.VenvPath = locate(c.VenvPath, c.WorkingDir); !filepath.IsAbs(t.config.VenvPath) && !exists(c.VenvPath) {
+			c.VenvPath = own
+		}
+		if isBelow(c.WorkingDir, c.VenvPath) {
+			err := choose("venv", t.root, &c.VenvPath)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("%w; create it with python3 -m venv %s", err, c.VenvPath)
+			}
+			if err != nil {
 				return c, nil, err // whoever made that folder has to be told
 			}
 		}

@@ -199,6 +199,22 @@ func TestAWorkingDirThatIsALinkIsFollowed(t *testing.T) {
 	}
 }
 
+// An environment in Caddy's current directory would be everybody's, so nobody is told to make one there.
+func TestAVirtualEnvironmentThatIsMissingIsMissingInTheAppsFolder(t *testing.T) {
+	root := tenants(t, "alice")
+	t.Chdir(testFolder(t))
+	template, err := dynamicTemplate(`{"module_wsgi": "main:app", "working_dir": "` + root + `/{http.request.host.labels.2}", "venv_path": ".venv"}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = template.resolve([]string{"alice"})
+	venv := root + "/alice/.venv"
+	want := fmt.Sprintf("venv: %q: no such file or directory; create it with python3 -m venv %s", venv, venv)
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}
+
 // Templates are the same exactly if their apps are.
 func TestTemplateKeys(t *testing.T) {
 	root := tenants(t, "sites", "more")
