@@ -150,6 +150,7 @@ type settings struct {
 	Python         string        // the interpreter's absolute path
 	Env            []string      // NAME=VALUE on top of Caddy's own environment, sorted by name
 	Confined       []confined    // what a request has chosen of a dynamic app
+	Folder         string        // the folderID of working_dir, if a request has chosen it; "" otherwise
 	StartTimeout   time.Duration // 0: for ever
 	DrainTimeout   time.Duration // 0: for ever
 	recycling

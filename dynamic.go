@@ -333,7 +333,7 @@ func (d *dynamicApps) retire(a *dynamicApp) {
 	d.leave(a)
 }
 
-// sweep has apps leave that are idle for too long, and those whose folder has gone, until the config goes.
+// sweep has apps leave that are idle for too long, and those whose folder has gone or been replaced, until the config goes.
 func (d *dynamicApps) sweep() {
 	tick := sweepTick
 	if idle := d.template.idleTimeout; idle > 0 {
@@ -366,10 +366,11 @@ func (d *dynamicApps) removeIdle(now time.Time) {
 	}
 }
 
-// retireGone retires the apps whose folder is there no longer.
+// retireGone retires the apps whose folder is there no longer, or is another one. That one's app, which has other settings,
+// starts when it is asked for: what the old one has of files, variables and sessions may not be its own.
 func (d *dynamicApps) retireGone() {
 	for _, a := range d.list() {
-		if !d.template.isGone(a.values) {
+		if s := a.ref.current(); !s.isReplaced() && !d.template.isGone(a.values) {
 			continue
 		}
 		d.mu.Lock()

@@ -479,7 +479,24 @@ func (t *appTemplate) resolve(values []string) (settings, error) {
 		return settings{}, fmt.Errorf("%q: %w", c.WorkingDir, errMoved)
 	}
 	s.Confined = chosen
+	if t.root != "" {
+		info, err := os.Lstat(s.WorkingDir)
+		if err != nil {
+			return settings{}, fmt.Errorf("%q: %w", c.WorkingDir, errMoved)
+		}
+		s.Folder = folderID(info)
+	}
 	return s, nil
+}
+
+// isReplaced tells whether the working_dir that a request has chosen is another folder by now: another version of the app,
+// or another customer's. It is not if that cannot be told.
+func (s *settings) isReplaced() bool {
+	if s.Folder == "" {
+		return false
+	}
+	info, err := os.Lstat(s.WorkingDir)
+	return err == nil && folderID(info) != s.Folder
 }
 
 // isGone tells whether what these values choose is there no longer. It is not gone if that cannot be told.

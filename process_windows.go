@@ -22,3 +22,6 @@ func launchProcess(settings, int, *zap.Logger) (interpreter, wire.Socket, error)
 
 // changed has nothing to guard where there are no dynamic apps.
 func changed(fs.FileInfo, fs.FileInfo) bool { return false }
+
+// folderID likewise.
+func folderID(fs.FileInfo) string { return "" }

@@ -256,6 +256,22 @@ def test_a_named_pipe_in_place_of_an_env_file_keeps_nobody_waiting(serve: Server
     assert answered(server, "alice")
 
 
+@pytest.mark.parametrize("when", ["by itself", "at a reload"])
+def test_a_folder_that_is_replaced_is_another_app(serve: Servers, tenants: NewTenants, when: str) -> None:
+    site = tenants("alice", "bob")
+    text = site.site(*["dynamic_idle_timeout 2s"] * (when == "by itself"), interface="asgi")
+    server = serve(text)
+    alice, bob = answered(server, "alice"), answered(server, "bob")
+    # Neither becomes idle.
+    with WebSocket(server, "/", host=f"bob.{DOMAIN}"), WebSocket(server, "/", host=f"alice.{DOMAIN}"):
+        (site.root / "bob").rename(site.root / "former")
+        site.add("bob")
+        if when == "at a reload":
+            assert server.reload("respond /health 200\n" + text).returncode == 0
+        wait_until(lambda: answered(server, "bob") != bob, "app of the other folder")
+        assert answered(server, "alice") == alice
+
+
 def test_every_value_tells_apps_apart(serve: Servers, worker: Worker, tmp_path: Path) -> None:
     """A module, a variable and an env file that requests choose; global placeholders are replaced at load."""
     folder = tmp_path / "apps"
