@@ -45,9 +45,10 @@ type appStatus struct {
 	App            string         `json:"app"` // "module:variable"
 	Interface      string         `json:"interface"`
 	WorkersRuntime string         `json:"workers_runtime"`
-	WorkingDir     string         `json:"working_dir"` // symlinks resolved
-	Waiting        int            `json:"waiting"`     // requests in the queue
-	Workers        []workerStatus `json:"workers"`     // those of a former version that still drain are not among them
+	WorkingDir     string         `json:"working_dir"`      // symlinks resolved
+	Values         []string       `json:"values,omitempty"` // of the requests that choose it, for a dynamic app
+	Waiting        int            `json:"waiting"`          // requests in the queue
+	Workers        []workerStatus `json:"workers"`          // those of a former version that still drain are not among them
 }
 
 // workerStatus is one worker as the admin API shows it.
@@ -81,18 +82,25 @@ func (a *adminAPI) reload(w http.ResponseWriter, r *http.Request) error {
 	}
 	// A client that loses patience does not stop what it has begun.
 	reloaded, err := reloadApps(r.URL.Query().Get("app"))
-	if err != nil {
-		status := http.StatusInternalServerError
-		if _, ok := errors.AsType[*unknownAppError](err); ok {
-			status = http.StatusNotFound
-		}
-		return caddy.APIError{HTTPStatus: status, Err: err}
+	if _, ok := errors.AsType[*unknownAppError](err); ok {
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Err: err}
 	}
 	list := []appStatus{}
 	for _, ref := range reloaded {
 		list = append(list, ref.status())
 	}
-	return writeJSON(w, list)
+	if err == nil {
+		return writeJSON(w, list)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusInternalServerError)
+	return json.NewEncoder(w).Encode(reloadFailure{err.Error(), list})
+}
+
+// reloadFailure is the answer when not all apps could be reloaded. It begins as all errors of Caddy's admin API do.
+type reloadFailure struct {
+	Error    string      `json:"error"`
+	Reloaded []appStatus `json:"reloaded"`
 }
 
 func writeJSON(w http.ResponseWriter, value any) error {
@@ -103,7 +111,7 @@ func writeJSON(w http.ResponseWriter, value any) error {
 func (ref *poolRef) status() appStatus {
 	s := ref.current()
 	status := appStatus{
-		App: s.App, Interface: s.Interface, WorkersRuntime: s.WorkersRuntime, WorkingDir: s.WorkingDir, Workers: []workerStatus{},
+		App: s.App, Interface: s.Interface, WorkersRuntime: s.WorkersRuntime, WorkingDir: s.WorkingDir, Values: ref.values, Workers: []workerStatus{},
 	}
 	if p := ref.pool.Load(); p != nil {
 		status.Waiting, status.Workers = p.status()

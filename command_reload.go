@@ -24,8 +24,8 @@ the requests that they have. No request notices, and nothing else is reloaded.
 Folders, virtual environments and env files are looked up anew: a working_dir
 that is a symbolic link is followed to where it points now.
 
-If the new workers do not start, the old ones go on, and the command says why and
-exits with status 1.
+If the new workers of an app do not start, its old ones go on, and the command says
+why, and what it has reloaded, and exits with status 1.
 
 The address of Caddy's admin API is that of --address, or else the one in the
 configuration that --config names, or else the default.`,
@@ -55,28 +55,36 @@ func runReload(cmd *cobra.Command, args []string) error {
 	}
 	response, err := caddycmd.AdminAPIRequest(address, http.MethodPost, uri, nil, nil)
 	if err != nil {
-		return reloadReason(err)
+		reloaded, reason := readFailure(err)
+		printReloaded(reloaded)
+		return reason
 	}
 	defer func() { _ = response.Body.Close() }()
 	var apps []appStatus
 	if err := json.NewDecoder(response.Body).Decode(&apps); err != nil {
 		return fmt.Errorf("reading the answer of the admin API: %w", err)
 	}
-	for _, app := range apps {
-		fmt.Printf("%s reloaded from %s\n", app.App, app.WorkingDir)
-	}
+	printReloaded(apps)
 	return nil
 }
 
-// reloadReason is what Caddy says is wrong, without how it has come here: caddycmd has that in one text, with the body of the
-// response, {"error": "..."}, at its end.
-func reloadReason(err error) error {
+func printReloaded(apps []appStatus) {
+	for _, app := range apps {
+		values := ""
+		if len(app.Values) > 0 {
+			values = " for " + strings.Join(app.Values, " ")
+		}
+		fmt.Printf("%s reloaded from %s%s\n", app.App, app.WorkingDir, values)
+	}
+}
+
+// readFailure is what Caddy says is wrong, without how it has come here, and what was reloaded all the same: caddycmd has that
+// in one text, with the body of the response, {"error": "..."}, at its end.
+func readFailure(err error) ([]appStatus, error) {
 	_, body, found := strings.Cut(err.Error(), "{")
-	var answer struct {
-		Error string `json:"error"`
-	}
+	var answer reloadFailure
 	if !found || json.Unmarshal([]byte("{"+body), &answer) != nil || answer.Error == "" {
-		return err
+		return nil, err
 	}
-	return errors.New(answer.Error)
+	return answer.Reloaded, errors.New(answer.Error)
 }

@@ -255,7 +255,7 @@ func (d *dynamicApps) launch(a *dynamicApp) error {
 	}
 	// The app's place is in no config's App: dynamic apps outlive configs.
 	ref := newPoolRef(&App{logger: d.logger.With(zap.Strings("values", a.values))}, &d.template.config, s)
-	ref.find = find
+	ref.find, ref.values = find, a.values
 	if err := ref.start(new(generation)); err != nil {
 		ref.release()
 		return err
@@ -396,7 +396,7 @@ func (d *dynamicApps) refresh() {
 			err = reload(a.ref)
 		}
 		if err != nil && !errors.Is(err, errPoolClosed) {
-			a.ref.logger.Error("reloading a python app", zap.Error(err))
+			a.ref.logger.Error("reloading a python app", zap.String("working_dir", a.ref.current().WorkingDir), zap.Error(err))
 		}
 	}
 }

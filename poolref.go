@@ -1,9 +1,12 @@
 package caddysnake
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,6 +68,7 @@ type poolRef struct {
 	app    *App
 	config Config                   // prepared
 	find   func() (settings, error) // what the configuration leads to at present
+	values []string                 // of the requests that lead to it; nil for an app that they do not choose
 	logger *zap.Logger
 
 	pool atomic.Pointer[pool] // the one that requests get; nil: they have to wait, or failure says why. Written with mu held
@@ -298,14 +302,26 @@ func reload(refs ...*poolRef) error {
 		next = append(next, &renewal{ref: ref, round: ref.currentRound(), before: ref.held})
 	}
 	began := time.Now()
-	if err := renew(context.Background(), next...); err != nil {
-		return err
+	if failed, err := renew(context.Background(), next...); err != nil {
+		return failed.locate(err)
 	}
 	var errs []error
 	for _, n := range next {
-		errs = append(errs, n.adopt(began))
+		errs = append(errs, n.locate(n.adopt(began)))
 	}
 	return errors.Join(errs...)
+}
+
+// locate tells in err which app it is about, since several have one name. n is nil if err says that itself.
+func (n *renewal) locate(err error) error {
+	if n == nil || err == nil {
+		return err
+	}
+	place := "working_dir " + cmp.Or(n.settings.WorkingDir, n.ref.current().WorkingDir)
+	if len(n.ref.values) > 0 {
+		place += ", values " + strings.Join(n.ref.values, " ")
+	}
+	return fmt.Errorf("%w (%s)", err, place)
 }
 
 // adopt has the app's requests go to the new pool. changing is held.
@@ -333,7 +349,7 @@ func (ref *poolRef) restart(ctx context.Context) (settings, error) {
 	defer ref.changing.Unlock()
 	n := &renewal{ref: ref, round: ref.currentRound(), before: ref.held}
 	ref.letGo()
-	err := renew(ctx, n)
+	_, err := renew(ctx, n)
 	if errors.Is(err, errInterrupted) || errors.Is(err, errPoolClosed) {
 		return n.settings, err
 	}
@@ -355,19 +371,19 @@ func (ref *poolRef) restart(ctx context.Context) (settings, error) {
 }
 
 // renew starts other pools for apps of one config from what the configuration leads to now: all, or none. If they are
-// threads, they are one generation. changing of all is held.
-func renew(ctx context.Context, next ...*renewal) (err error) {
+// threads, they are one generation. changing of all is held. failed is the one that err is about, if it is about one.
+func renew(ctx context.Context, next ...*renewal) (failed *renewal, err error) {
 	a := next[0].ref.app
 	for _, n := range next {
 		if n.ref.released {
-			return errPoolClosed
+			return nil, errPoolClosed
 		}
 		if n.settings, err = n.ref.find(); err != nil {
-			return err
+			return n, err
 		}
 	}
 	if err := a.checkSharing(next); err != nil {
-		return err
+		return nil, err
 	}
 	g := new(generation)
 	if next[0].settings.WorkersRuntime == runtimeThread {
@@ -381,7 +397,7 @@ func renew(ctx context.Context, next ...*renewal) (err error) {
 				started.ref.drop(started.key)
 			}
 			g.settle(false)
-			return err
+			return n, err
 		}
 	}
 	g.settle(true)
@@ -389,7 +405,7 @@ func renew(ctx context.Context, next ...*renewal) (err error) {
 		n.key.setLatest()
 		n.pool.inUse.Store(true)
 	}
-	return nil
+	return nil, nil
 }
 
 // letGo lets go of the pool without waiting for its end. changing is held.
@@ -431,7 +447,8 @@ func (ref *poolRef) drop(key poolKey) {
 }
 
 // reloadApps reloads the apps with this name ("module:variable"), all if it is "": one after another, but those that share
-// an interpreter together. The error is an *unknownAppError if there is none, or tells of all that could not be reloaded.
+// an interpreter together. It returns those that it has reloaded; the error is an *unknownAppError if there is none of that
+// name, or tells of all that could not be reloaded.
 func reloadApps(name string) ([]*poolRef, error) {
 	refs := liveRefs()
 	if name != "" {
@@ -450,7 +467,7 @@ func reloadApps(name string) ([]*poolRef, error) {
 		}
 		if err != nil {
 			for _, ref := range group {
-				ref.logger.Error("reloading a python app", zap.Error(err))
+				ref.logger.Error("reloading a python app", zap.String("working_dir", ref.current().WorkingDir), zap.Error(err))
 			}
 			errs = append(errs, err)
 			continue

@@ -344,6 +344,26 @@ def test_python_reload_reloads_those_that_run(serve: Servers, tenants: NewTenant
     wait_until(lambda: server.worker_pids() == after, "end of the old workers")
 
 
+@pytest.mark.expect_errors("this tenant is broken")
+def test_python_reload_says_what_failed_and_what_it_has_reloaded(serve: Servers, tenants: NewTenants) -> None:
+    site = tenants("alice", "bob")
+    server = serve(site.site())
+    alice, bob = answered(server, "alice"), answered(server, "bob")
+    (site.root / "bob/broken").touch()
+    result = server.command("python-reload", "--address", f"127.0.0.1:{server.admin.number}")
+    assert result.returncode == 1
+    assert result.stdout == f"main:wsgi reloaded from {site.root}/alice for alice\n"
+    assert f"RuntimeError: this tenant is broken (working_dir {site.root}/bob, values bob)" in result.stderr
+    assert answered(server, "alice") != alice
+    assert answered(server, "bob") == bob
+    entry = server.log.wait_for(lambda entry: entry["msg"] == "reloading a python app")
+    assert (entry["values"], entry["working_dir"]) == (["bob"], f"{site.root}/bob")
+    answer = server.admin_request("POST", "/python/reload")
+    assert answer.status_code == 500
+    assert "this tenant is broken" in answer.json()["error"]
+    assert [app["values"] for app in answer.json()["reloaded"]] == [["alice"]]
+
+
 def test_python_reload_follows_a_link_to_the_app(serve: Servers, tenants: NewTenants, tmp_path: Path) -> None:
     releases = tenants("one", "two")
     current = tmp_path / "current"

@@ -74,7 +74,7 @@ def test_a_version_that_does_not_start_leaves_the_old_one(serve: Servers, projec
     project.module.write_text("raise RuntimeError('<broken>')\n")
     result = reload(server, "version_app:app")
     assert result.returncode == 1
-    assert "RuntimeError: <broken>" in result.stderr
+    assert f"RuntimeError: <broken> (working_dir {project.folder})" in result.stderr
     assert "HTTP 500" not in result.stderr
     assert instances(server) == before
     project.write("2")
