@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -50,7 +52,7 @@ the app included, controls the server.`,
 			cmd.Args = cobra.ArbitraryArgs
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
-					return fmt.Errorf("unexpected argument %q; give the app as --app module:variable", args[0])
+					return unexpected(args[0], cmd.Flags().Changed("autoreload"))
 				}
 				return s.run(cmd)
 			}
@@ -73,12 +75,15 @@ type server struct {
 	listen       string
 	staticPath   string // "" for no static files
 	staticRoute  string
-	admin        string // the admin API's address, "" for none
+	admin        string // the admin API's address; "" or adminOff for none
 	debug        bool
 	accessLogs   bool
 }
 
-const defaultListen = ":9080"
+const (
+	defaultListen = ":9080"
+	adminOff      = "off" // the address of an admin API that there is not
+)
 
 func (s *server) addFlags(cmd *cobra.Command) {
 	flags := cmd.Flags()
@@ -110,7 +115,7 @@ func (s *server) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&s.staticRoute, "static-route", "/static", "`path` in URLs of the static files")
 	flags.BoolVar(&s.debug, "debug", false, "log at debug level")
 	flags.BoolVar(&s.accessLogs, "access-logs", false, "log every request")
-	flags.StringVar(&s.admin, "admin", "", "`address` of Caddy's admin API, such as localhost:2019 (default off)")
+	flags.StringVar(&s.admin, "admin", adminOff, "`address` of Caddy's admin API, such as localhost:2019")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		if invalid, ok := errors.AsType[*pflag.InvalidValueError](err); ok && invalid.GetFlag().Value.Type() == "int" {
 			return fmt.Errorf("--%s: %q is not possible; give a whole number of 1 or more", invalid.GetFlag().Name, invalid.GetValue())
@@ -159,7 +164,23 @@ var flagAdvice = strings.NewReplacer(
 	" app: use module_esgi", " app: use --server-type esgi",
 	"say `lifespan auto` or `off`", "say --lifespan auto or off",
 	"; raise start_timeout", "; raise --start-timeout",
+	"give the smaller number first", "give --max-workers the larger number",
+	"give one number", "leave --max-workers out",
+	"give it as workers MIN MAX, or remove this", "give --max-workers too, or leave this out",
+	"use workers_runtime process", "use --workers-runtime process",
+	"(max_requests_jitter) but no max_requests", "(--max-requests-jitter) but no --max-requests",
+	"give python_path", "give --python-path",
+	"use runtime sync", "use --runtime sync",
 )
+
+// unexpected says what is wrong with an argument that no flag takes.
+func unexpected(argument string, autoreload bool) error {
+	c := Config{Autoreload: argument}
+	if argument != "" && autoreload && c.validateAutoreload() == nil {
+		return fmt.Errorf("unexpected argument %q; write --autoreload=%s", argument, argument)
+	}
+	return fmt.Errorf("unexpected argument %q; give the app as --app module:variable", argument)
+}
 
 // config checks the flags and makes the configuration that they stand for.
 func (s *server) config(given func(flag string) bool) (*caddy.Config, error) {
@@ -169,10 +190,14 @@ func (s *server) config(given func(flag string) bool) (*caddy.Config, error) {
 		return nil, errors.New("--workers: 0 is not possible; give 1 or more, or --max-workers too")
 	case given("threads") && s.python.Threads == 0:
 		return nil, fmt.Errorf("--threads: 0 is not possible; give 1 or more, or leave it out for %d", defaultThreads)
+	case given("max-workers") && s.python.MaxWorkers <= 0:
+		return nil, fmt.Errorf("--max-workers: %d is not possible; give 1 or more, or leave it out", s.python.MaxWorkers)
+	case given("domain") && s.domain == "":
+		return nil, errors.New("--domain: it is empty; write for example example.com")
 	}
 	if err := s.check(); err != nil {
 		if wrong, ok := errors.AsType[*settingError](err); ok {
-			return nil, fmt.Errorf("%s: %w", flagOf(wrong.setting), wrong.err)
+			return nil, errors.New(flagOf(wrong.setting) + ": " + flagAdvice.Replace(wrong.err.Error()))
 		}
 		return nil, err
 	}
@@ -185,11 +210,15 @@ func (s *server) config(given func(flag string) bool) (*caddy.Config, error) {
 	}
 	httpApp := caddyhttp.App{Servers: map[string]*caddyhttp.Server{"python": httpServer}}
 
+	admin := s.admin
+	if admin == adminOff {
+		admin = ""
+	}
 	persist := false
 	config := &caddy.Config{
 		Admin: &caddy.AdminConfig{
-			Disabled: s.admin == "",
-			Listen:   s.admin,
+			Disabled: admin == "",
+			Listen:   admin,
 			Config:   &caddy.ConfigSettings{Persist: &persist},
 		},
 		AppsRaw: caddy.ModuleMap{"http": caddyconfig.JSON(httpApp, nil)},
@@ -243,8 +272,11 @@ func (s *server) check() (err error) {
 			return err
 		}
 	}
-	if !strings.ContainsAny(s.listen, ":/") {
-		return wrong("listen", "%q has no port; write for example %s", s.listen, defaultListen)
+	if err := checkListen(s.listen); err != nil {
+		return err
+	}
+	if err := checkDomain(s.domain); err != nil {
+		return err
 	}
 	if s.staticPath != "" {
 		if info, err := os.Stat(s.staticPath); err != nil {
@@ -256,10 +288,53 @@ func (s *server) check() (err error) {
 	if !strings.HasPrefix(s.staticRoute, "/") || strings.Trim(s.staticRoute, "/") == "" {
 		return wrong("static_route", "%q is not a path below /; write for example /static", s.staticRoute)
 	}
-	python := s.python // resolving replaces placeholders; the configuration keeps them
-	_, err = python.resolve()
+	python := s.python // this replaces placeholders; the configuration keeps them
+	if err := python.prepare(); err != nil {
+		return err
+	}
+	if python.isDynamic() {
+		_, err = newTemplate(python)
+	} else {
+		_, err = python.settings()
+	}
 	return err
 }
+
+// checkListen refuses what is no address of Caddy's, and one without a port, for which it would choose one.
+func checkListen(address string) error {
+	replaced, err := caddy.NewReplacer().ReplaceOrErr(address, true, true)
+	if err != nil {
+		return wrong("listen", "%q: %w; write for example %s", address, err, defaultListen)
+	}
+	network, _, port, err := caddy.SplitNetworkAddress(replaced)
+	if err == nil && port == "" && !caddy.IsUnixNetwork(network) && !caddy.IsFdNetwork(network) {
+		return wrong("listen", "%q has no port; write for example %s", address, defaultListen)
+	}
+	if _, err := caddy.ParseNetworkAddress(replaced); err != nil {
+		return wrong("listen", "%q is not an address; write for example %s", address, defaultListen)
+	}
+	return nil
+}
+
+// checkDomain refuses what no request's host can be, "" excepted, which is no domain. There may be a wildcard for a label.
+func checkDomain(domain string) error {
+	replaced, err := caddy.NewReplacer().ReplaceOrErr(domain, true, true)
+	if err != nil {
+		return wrong("domain", "%q: %w; write for example example.com", domain, err)
+	}
+	if domain == "" || net.ParseIP(replaced) != nil {
+		return nil
+	}
+	for label := range strings.SplitSeq(strings.TrimPrefix(replaced, "*."), ".") {
+		if !domainLabel.MatchString(label) {
+			return wrong("domain", "%q is not a host name; write for example example.com, without https://, port or path", domain)
+		}
+	}
+	return nil
+}
+
+// domainLabel is a label of a host name, in any script.
+var domainLabel = regexp.MustCompile(`^[\p{L}\p{N}_]([\p{L}\p{M}\p{N}_-]*[\p{L}\p{M}\p{N}_])?$`)
 
 // flagOf names the flag that fills a setting.
 func flagOf(setting string) string {

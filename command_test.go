@@ -81,6 +81,7 @@ func serverFolder(t *testing.T) string {
 
 func TestServerFlags(t *testing.T) {
 	serverFolder(t)
+	t.Setenv("LISTEN", "localhost:9080")
 	const httpServer = "apps.http.servers.python"
 	const handler = httpServer + ".routes.0.handle.0"
 	tests := []struct {
@@ -92,6 +93,10 @@ func TestServerFlags(t *testing.T) {
 		{nil, httpServer, `{"listen": [":9080"], "routes": [{"handle": [
 			{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000, "drain_timeout": 30000000000}]}]}`},
 		{nil, "logging", `null`},
+		{[]string{"--admin", "off"}, "admin", `{"disabled": true, "config": {"persist": false}}`},
+		{[]string{"--admin", ""}, "admin", `{"disabled": true, "config": {"persist": false}}`},
+		{[]string{"--listen", "{env.LISTEN}"}, httpServer + ".listen", `["{env.LISTEN}"]`},
+		{[]string{"--working-dir", "{http.request.host.labels.2}"}, handler + ".working_dir", `"{http.request.host.labels.2}"`},
 		{[]string{"--server-type", "asgi"}, handler + ".module_asgi", `"main:app"`},
 		{[]string{"--server-type", "asgi"}, handler + ".module_wsgi", `null`},
 		{[]string{"-t", "asgi", "-a", "x:y", "-l", ":80", "-w", "1"}, httpServer, `{"listen": [":80"], "routes": [{"handle": [
@@ -102,6 +107,8 @@ func TestServerFlags(t *testing.T) {
 				{"handle": [{"handler": "python", "module_wsgi": "main:app", "start_timeout": 120000000000, "drain_timeout": 30000000000}]}]}]}]}`},
 		{[]string{"--domain", "example.com", "--listen", ":8443"}, httpServer + ".listen", `[":8443"]`},
 		{[]string{"--domain", "example.com", "--listen", ":9080"}, httpServer + ".listen", `[":9080"]`},
+		{[]string{"--listen", "[::1]:80"}, httpServer + ".listen", `["[::1]:80"]`},
+		{[]string{"--listen", "tcp/localhost:80-82"}, httpServer + ".listen", `["tcp/localhost:80-82"]`},
 		{[]string{"--listen", "unix//run/app.sock"}, httpServer + ".listen", `["unix//run/app.sock"]`},
 		{[]string{"--workers", "3"}, handler + ".workers", `3`},
 		{[]string{"--threads", "16"}, handler + ".threads", `16`},
@@ -176,8 +183,13 @@ func TestServerMakesTheConfigOfTheDirective(t *testing.T) {
 }
 
 func TestServerFlagErrors(t *testing.T) {
-	serverFolder(t)
+	dir := serverFolder(t)
 	writeFile(t, ".", "file", "")
+	threads := "--workers: a thread costs next to nothing while it is idle, so their number does not change; " +
+		"leave --max-workers out, or use --workers-runtime process"
+	if noThreads != "" {
+		threads = "--workers-runtime: " + noThreads
+	}
 	const required = "--server-type and --app are required, as in caddy python-server --server-type wsgi --app main:app"
 	app := []string{"--server-type", "wsgi", "--app", "main:app"}
 	tests := []struct {
@@ -191,6 +203,14 @@ func TestServerFlagErrors(t *testing.T) {
 		{[]string{"--server-type", "asgi", "--app", "main"},
 			`--app: "main" is not module:variable; write for example main:app, mysite.wsgi:application or main:make_app()`},
 		{append(app, "--listen", "9080"), `--listen: "9080" has no port; write for example :9080`},
+		{append(app, "--listen", "[::1]"), `--listen: "[::1]" has no port; write for example :9080`},
+		{append(app, "--listen", "::1"), `--listen: "::1" has no port; write for example :9080`},
+		{append(app, "--listen", "tcp/localhost"), `--listen: "tcp/localhost" has no port; write for example :9080`},
+		{append(app, "--listen", ":http"), `--listen: ":http" is not an address; write for example :9080`},
+		{append(app, "--listen", ":99999"), `--listen: ":99999" is not an address; write for example :9080`},
+		{append(app, "--listen", "{env.NONE}"),
+			`--listen: "{env.NONE}": evaluated placeholder {env.NONE} is empty; write for example :9080`},
+		{append(app, "--domain", ""), "--domain: it is empty; write for example example.com"},
 		{append(app, "--workers", "-1"), "--workers: -1 is not possible; give 1 or more, or leave it out for one per CPU"},
 		{append(app, "--workers", "two"), `--workers: "two" is not possible; give a whole number of 1 or more`},
 		{append(app, "--workers", "0"), "--workers: 0 is not possible; give 1 or more, or --max-workers too"},
@@ -199,22 +219,29 @@ func TestServerFlagErrors(t *testing.T) {
 		{append(app, "--python-path", "none"),
 			`--python-path: "none": executable file not found in $PATH; give the path of a Python interpreter, or the name of one on PATH`},
 		{append(app, "--working-dir", "none"), `--working-dir: "none": no such file or directory; give the folder that the app is in`},
-		{append(app, "--venv", "app"), `--venv: "app" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv, or give python_path`},
+		{append(app, "--venv", "app"), `--venv: "app" is not a virtual environment, it has no pyvenv.cfg; create one with python3 -m venv, or give --python-path`},
 		{append(app, "--static-path", "none"), `--static-path: "none": no such file or directory; give a folder`},
 		{append(app, "--static-path", "file"), `--static-path: "file" is a file; give a folder`},
 		{append(app, "--static-route", "/"), `--static-route: "/" is not a path below /; write for example /static`},
 		{append(app, "--static-route", "static"), `--static-route: "static" is not a path below /; write for example /static`},
 		{append(app, "--lifespan", "on"), "--lifespan: WSGI apps have no lifespan protocol; remove it"},
 		{append(app, "--runtime", "gevent", "--threads", "2"),
-			"--threads: gevent runs each request in a greenlet, not in a thread; remove it, or use runtime sync"},
+			"--threads: gevent runs each request in a greenlet, not in a thread; remove it, or use --runtime sync"},
 		{append(app, "--start-timeout", "soon"), `--start-timeout: "soon" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--drain-timeout", "0"), `--drain-timeout: "0" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--max-requests-jitter", "5"),
-			"--max-requests: there is a jitter (max_requests_jitter) but no max_requests; give both, or none"},
+			"--max-requests: there is a jitter (--max-requests-jitter) but no --max-requests; give both, or none"},
 		{append(app, "--max-memory", "lots"), `--max-memory: "lots" is not possible; give a size such as 512MiB`},
 		{append(app, "--max-age", "0"), `--max-age: "0" is not possible; give a duration such as 12h`},
 		{append(app, "--autoreload=yes"), `--autoreload: "yes" is unknown; use on, browser or off`},
-		{append(app, "--workers", "4", "--max-workers", "2"), "--workers: at least 4 and at most 2 is not possible; give the smaller number first"},
+		{append(app, "--workers", "4", "--max-workers", "2"), "--workers: at least 4 and at most 2 is not possible; give --max-workers the larger number"},
+		{append(app, "--max-workers", "-1"), "--max-workers: -1 is not possible; give 1 or more, or leave it out"},
+		{append(app, "--max-workers", "0"), "--max-workers: 0 is not possible; give 1 or more, or leave it out"},
+		{append(app, "--max-workers", "2", "--workers-runtime", "thread"), threads},
+		{append(app, "--idle-timeout", "1m"),
+			"--idle-timeout: the number of workers does not change; give --max-workers too, or leave this out"},
+		{append(app, "--working-dir", "none/{http.request.host.labels.2}"),
+			`--working-dir: "none/{http.request.host.labels.2}": "` + dir + `/none/": no such file or directory; make the folder, or correct its name`},
 		{append(app, "--idle-timeout", "1"), `--idle-timeout: "1" is not possible; give a duration such as 5m`},
 		{append(app, "--request-timeout", "10"), `--request-timeout: "10" is not possible; give a duration such as 120s or 5m, or forever`},
 		{append(app, "--colour"), "unknown flag: --colour"},
@@ -226,6 +253,46 @@ func TestServerFlagErrors(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, test.want)
 			}
 		})
+	}
+}
+
+func TestDomains(t *testing.T) {
+	t.Setenv("DOMAIN", "example.com")
+	for _, domain := range []string{
+		"example.com", "*.example.com", "localhost", "a-b.c_d.example", "Example.COM", "xn--bcher-kva.example", "bücher.example", "例え.テスト",
+		"हिन्दी.example", "127.0.0.1", "::1", "{env.DOMAIN}", "*.{env.DOMAIN}",
+	} {
+		if err := checkDomain(domain); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, domain := range []string{
+		"http://example.com", "exa mple", "example.com:99", "example.com/path", "example.com.", ".example.com", "a..b", "*", "a.*.example",
+		"-a.example", "a-.example", "[::1]", "example.com, example.org", "a@example.com", "1.2.3.4/8",
+	} {
+		err := checkDomain(domain)
+		want := fmt.Sprintf("domain: %q is not a host name; write for example example.com, without https://, port or path", domain)
+		if err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+func TestUnexpectedArguments(t *testing.T) {
+	for _, test := range []struct {
+		argument   string
+		autoreload bool
+		want       string
+	}{
+		{"browser", true, `unexpected argument "browser"; write --autoreload=browser`},
+		{"off", true, `unexpected argument "off"; write --autoreload=off`},
+		{"browser", false, `unexpected argument "browser"; give the app as --app module:variable`},
+		{"main:app", true, `unexpected argument "main:app"; give the app as --app module:variable`},
+		{"", true, `unexpected argument ""; give the app as --app module:variable`},
+	} {
+		if err := unexpected(test.argument, test.autoreload); err.Error() != test.want {
+			t.Errorf("got  %v\nwant %s", err, test.want)
+		}
 	}
 }
 

@@ -144,17 +144,18 @@ def test_start_timeout(serve: Servers) -> None:
     assert "did not start within 300ms" in server.log.tail()
 
 
-@pytest.mark.parametrize("wanted", [False, True], ids=["off", "on"])
-def test_admin(serve: Servers, wanted: bool) -> None:
+@pytest.mark.parametrize("wanted", ["by default", "off", "on"])
+def test_admin(serve: Servers, wanted: str) -> None:
     server = serve.new()
-    flags = ["--admin", f"127.0.0.1:{server.admin.number}"] * wanted
+    address = f"127.0.0.1:{server.admin.number}" if wanted == "on" else "off"
+    flags = ["--admin", address] if wanted != "by default" else []
     common = ("--listen", f"127.0.0.1:{server.port.number}", "--python-path", str(server.worker.python))
     server.launch("python-server", *common, "--working-dir", str(APPS), *WORKER_APP, *flags)
     server.wait_accepting(server.port)
     process(server)
     connections = server.caddy.net_connections()
     listening = {connection.laddr.port for connection in connections if connection.status == "LISTEN"}
-    if wanted:
+    if wanted == "on":
         assert listening == {server.port.number, server.admin.number}
         assert "http" in server.admin_request("GET", "/config/").json()["apps"]
     else:
@@ -189,6 +190,8 @@ def test_quiet_by_default(serve: Servers) -> None:
         (("--server-type", "wsgi", "--app", "flask_app"), '--app: "flask_app" is not module:variable'),
         ((*FLASK, "--workers", "many"), '--workers: "many" is not possible'),
         ((*FLASK, "--threads", "-1"), "--threads: -1 is not possible"),
+        ((*FLASK, "--domain", "https://example.com"), '--domain: "https://example.com" is not a host name'),
+        ((*FLASK, "--autoreload", "browser"), 'unexpected argument "browser"; write --autoreload=browser'),
         ((*FASTAPI, "--runtime", "gevent"), '--runtime: "gevent" does not run ASGI apps'),
         ((*FASTAPI, "--lifespan", "maybe"), '--lifespan: "maybe" is unknown; use on, off or auto'),
         ((*FLASK, "--start-timeout", "soon"), '--start-timeout: "soon" is not possible'),
