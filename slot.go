@@ -243,8 +243,8 @@ func (s *slot) launcherAnew() (launcher, func(started bool), error) {
 // then until no other worker of the pool is being replaced; done must be called when w has been. A worker that gets no
 // requests any more waits for nobody. It returns false if w need not be replaced any more.
 func (s *slot) awaitTurn(w *worker) (done func(), ok bool) {
-	if s.pool.isDraining() {
-		return nil, false // the whole pool drains
+	if s.pool.isDraining() && w.isServing() {
+		return nil, false // the whole pool drains; who waits in it needs no other worker
 	}
 	var oldOver <-chan struct{} // nil: there is no old one to wait for
 	renewing := s.pool.renewing

@@ -156,6 +156,32 @@ func TestSlotReplacesACondemnedWorkerWhileAnOlderOneDrains(t *testing.T) {
 	p.release(first, false)
 }
 
+func TestSlotReplacesACondemnedWorkerWhileThePoolDrainsForThoseWhoWait(t *testing.T) {
+	p := testPool(t, settings{Interface: interfaceWSGI, Workers: 1, Threads: 1, limits: limits{QueueSize: 1, QueueTimeout: 10 * time.Second}}, never)
+	hanging := place(t, p)
+	waiting := make(chan *worker)
+	go func() {
+		w, err := p.acquire(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		waiting <- w
+	}()
+	eventually(t, "another request waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiting.Len() == 1
+	})
+	p.drain()
+	hanging.condemn("a request did not end")
+	if next := <-waiting; next == hanging {
+		t.Error("the worker that was condemned got a request")
+	} else if next != nil {
+		p.release(next, false)
+	}
+	p.release(hanging, false)
+}
+
 func TestSlotReplacesAWorkerOnceForOneReason(t *testing.T) {
 	var starts atomic.Int32
 	gate := make(chan struct{})

@@ -226,6 +226,29 @@ def test_a_request_that_goes_on_all_the_same_costs_its_worker_alone(
 
 
 @timed_out
+def test_a_request_that_goes_on_while_its_pool_drains_stops_nobody_who_waits(serve: Servers, tmp_path: Path) -> None:
+    settings = f"workers 1\nthreads 1\nrequest_timeout {LIMIT}s\ndrain_timeout forever\nimport worker"
+    server = serve(f"python {{\nmodule_wsgi slow_app:wsgi\n{settings}\n}}")
+    gate = tmp_path / "gate"
+    with Connection(server) as stubborn:
+        stubborn.send(f"GET /stubborn?{gate} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        wait_output(server, "waiting in", 0)
+        waiting = [Background(server).get("/pid") for _ in range(3)]
+        wait_until(lambda: waiting_requests(server) == len(waiting), "requests in the queue")
+        assert server.command("python-reload", "--config", str(server.caddyfile)).returncode == 0
+        wait_timeout(server, f"/stubborn?{gate}", 0)
+        assert [answer.result().status_code for answer in waiting] == [200] * len(waiting)
+        wait_replaced(server, [""])
+    gate.touch()
+
+
+def waiting_requests(server: Server) -> int:
+    """How many requests wait for a worker."""
+    [app] = server.admin_request("GET", "/python/").json()
+    return int(app["waiting"])
+
+
+@timed_out
 @pytest.mark.expect_errors("worker killed", "worker exited", "the worker ended before it answered")
 def test_a_worker_that_is_stopped_is_replaced(serve: Servers, worker: Worker) -> None:
     server = serve(site(worker))
