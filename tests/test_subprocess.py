@@ -1,10 +1,11 @@
-"""Processes that an app starts with its event loop."""
+"""Processes that an app starts: with its event loop, and by os.fork()."""
 
 import sys
 
 import pytest
 
 from support.check import Servers
+from support.polling import wait_until
 
 
 @pytest.mark.parametrize("runtime", ["uvloop", "native"])
@@ -24,3 +25,11 @@ def test_a_process_whose_start_is_cancelled_is_not_left_behind(serve: Servers, r
     """The check after each test finds what is."""
     server = serve(f"python {{\nmodule_asgi subprocess_app:app\nruntime {runtime}\nimport worker\n}}")
     assert server.get("/cancelled").json() == {"cancelled": True}
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_process_that_a_wsgi_app_forks_ends_with_its_own_status(serve: Servers, threads: int) -> None:
+    server = serve(f"python {{\nmodule_wsgi fork_app:app\nworkers 1\nthreads {threads}\nimport worker\n}}")
+    for status in ("3", "0", "3"):
+        assert server.get(f"/?{status}").text == status
+    wait_until(lambda: server.log.output("stdout").count("the child ends") == 3, "what the children have written")

@@ -39,6 +39,7 @@ class Scheduler:
     """
 
     expected: tuple[type[BaseException], ...] = (ClientGone, RequestTimeout, gevent.GreenletExit)
+    left = False  # all greenlets go on in a process that the app forks, see _leave
     lock = contextlib.nullcontext()
 
     def __init__(

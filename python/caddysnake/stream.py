@@ -5,9 +5,12 @@ It is the same for every blocking interface; whether waiting means a thread or a
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from . import wire
 from .errors import describe, stems_from
@@ -20,6 +23,7 @@ class Scheduler(Protocol):
 
     streams: dict[int, Stream]  # open: not closed
     expected: tuple[type[BaseException], ...]  # how an app ends when its client has gone, by no fault of its own
+    left: bool  # this is a process that the app has forked, which ends with its request
 
     @property
     def lock(self) -> AbstractContextManager[Any, Any]:
@@ -150,6 +154,8 @@ class Stream:
 
     def fail(self, exc: BaseException) -> None:
         """Ends what the app has raised out of: with ERROR, or with RESET if the client has gone; or just logs it."""
+        if self.scheduler.left:
+            end_process(exc)
         if self.gone and not self.closed:
             self.close(wire.frame(wire.RESET, self.id))
         expected = self.scheduler.expected
@@ -217,6 +223,20 @@ class Stream:
 
     def _writable(self) -> bool:
         return self.gone or self.closed or self.credit > 0
+
+
+def end_process(exc: BaseException | None) -> NoReturn:
+    """Ends a process that the app has forked, as Python ends one: with what has been raised, if anything was."""
+    code = 0
+    with contextlib.suppress(BaseException):  # nobody is there to read it
+        if isinstance(exc, SystemExit) and (exc.code is None or isinstance(exc.code, int)):
+            code = exc.code or 0
+        elif exc is not None and not isinstance(exc, ClientGone):  # to respond is its parent's business
+            code = 1
+            print(exc if isinstance(exc, SystemExit) else describe(exc)[1], file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 # Makes a Stream of a REQUEST: its number, head and data, and whether that is the whole body.

@@ -49,14 +49,17 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import socket
+import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
 
 from . import wire
-from .stream import ClientGone, NewStream, RequestTimeout, Stream
+from .stream import ClientGone, NewStream, RequestTimeout, Stream, end_process
 from .wire import END, HEADER_SIZE, is_due, newest
 
 LIMIT = 0.001  # seconds inside the app after which the leader counts as stuck
@@ -91,6 +94,7 @@ class Scheduler:
     """Serves one connection with `threads` app threads. `new_stream` makes a Stream of a REQUEST."""
 
     expected: tuple[type[BaseException], ...] = (ClientGone, RequestTimeout)
+    left = False
 
     def __init__(self, sock: socket.socket, decoder: wire.Decoder, threads: int, new_stream: NewStream) -> None:
         self.lock = threading.Lock()
@@ -131,6 +135,7 @@ class Scheduler:
         self._running: list[threading.Thread] = []
         self._done = threading.Event()
         self._error: BaseException | None = None
+        _schedulers.add(self)
 
     def serve(self) -> None:
         """Runs until STOP has come and all requests are through, those that take longer than STOP_GRACE excepted, or
@@ -265,6 +270,8 @@ class Scheduler:
                 if self._out:  # put() has held the response, if this thread was still taken for the leader
                     self.flush()
                 self._short = self._short + 1 if monotonic() - began < LIMIT else 0
+            if self.left:
+                end_process(None)
             thread.stream = stream = None  # nothing of a request outlives it
             self._sleep(thread)
 
@@ -540,6 +547,25 @@ class Scheduler:
         # With `lock` held, whenever a thread becomes idle or the leader rests.
         if self._stopping and not self.streams and len(self._idle) + self._resting == self._threads:
             self._done.set()
+
+
+_schedulers: weakref.WeakSet[Scheduler] = weakref.WeakSet()
+
+
+def _leave() -> None:
+    """Serves no more: this is a process that the app has forked. It has one thread, that of the request."""
+    for scheduler in _schedulers:
+        scheduler.left = True
+        scheduler._leader = None
+        scheduler._out, scheduler._out_size = [], 0
+        for lock in (scheduler.lock, scheduler._out_lock):  # other threads may have held them
+            lock._at_fork_reinit()  # type: ignore[attr-defined]
+        for stream in scheduler.streams.values():
+            stream.gone = True
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_leave)
 
 
 def _wants_processor(thread: Thread | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import io
 import os
+import signal
 import sys
 import threading
 import time
@@ -218,6 +219,26 @@ class WaitInClose:
     def close(self) -> None:
         assert gate.wait(20)
         events.append("closed")
+
+
+def view_fork(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Answers with the exit status of a process that it forks, which ends as the query says."""
+    child, how = os.fork(), environ["QUERY_STRING"]
+    if not child and how == "message":
+        sys.exit("said by the child")
+    if not child and how == "raise":
+        raise ValueError("raised by the child")
+    if not child and how != "return":
+        sys.exit(int(how))
+    status, deadline = None, time.monotonic() + 10
+    while child and status is None:
+        ended, said = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(said) if ended else None
+        if not ended and time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.001)
+    start_response("200 OK", list(PLAIN))
+    return [f"{status}".encode()]
 
 
 def view_meet(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
