@@ -55,6 +55,7 @@ static struct {
 // What the starting thread and the interpreter's tell each other.
 struct job {
     const char *program;
+    int utf8_mode;
     char *source;
 #ifdef _WIN32
     HANDLE done; // an event, after which error is set
@@ -113,7 +114,7 @@ static void *open_library(const char *path, char **error) {
 
 static wchar_t *decode(const char *program) { return widen(program); }
 
-static int prepare_locale(void) { return 0; }
+static void coerce_locale(void) {}
 
 #else
 
@@ -136,16 +137,12 @@ static void *open_library(const char *path, char **error) {
 // The result is never freed: Python keeps the pointer.
 static wchar_t *decode(const char *program) { return python.decode(program, NULL); }
 
-// As `python` does in the C locale, and an embedded one does not (PEP 538): else file names would be ASCII. Returns whether
-// Python is to be in UTF-8 mode (PEP 540).
-static int prepare_locale(void) {
-    const char *locale = setlocale(LC_CTYPE, "");
-    const char *all = getenv("LC_ALL"), *asked = getenv("PYTHONUTF8");
-    int is_c = locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0);
-    if ((all == NULL || *all == 0) && is_c) {
+// As `python` does in the C locale, and an embedded one does not (PEP 538), for libraries and processes that go by it.
+static void coerce_locale(void) {
+    const char *locale = setlocale(LC_CTYPE, ""), *all = getenv("LC_ALL");
+    if ((all == NULL || *all == 0) && locale != NULL && (strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0)) {
         setenv("LC_CTYPE", "C.UTF-8", 1);
     }
-    return asked != NULL && *asked != 0 ? strcmp(asked, "1") == 0 : is_c;
 }
 
 #endif
@@ -173,12 +170,12 @@ static char *load(const char *path) {
 
 // The new configuration begins isolated from the user's environment, the old one like `python`.
 static char *initialize_with_config(const char *program, int utf8_mode) {
-    static const struct {
+    const struct {
         const char *name;
         int value;
     } options[] = {
         {"isolated", 0},         {"use_environment", 1}, {"user_site_directory", 1},     {"safe_path", 0},
-        {"configure_locale", 1}, {"parse_argv", 0},      {"install_signal_handlers", 0},
+        {"configure_locale", 1}, {"parse_argv", 0},      {"install_signal_handlers", 0}, {"utf8_mode", utf8_mode},
     };
     init_config *config = python.config_new();
     if (config == NULL) {
@@ -187,9 +184,6 @@ static char *initialize_with_config(const char *program, int utf8_mode) {
     int status = python.config_set_str(config, "program_name", program);
     for (size_t i = 0; status == 0 && i < sizeof options / sizeof *options; i++) {
         status = python.config_set_int(config, options[i].name, options[i].value);
-    }
-    if (status == 0 && utf8_mode) {
-        status = python.config_set_int(config, "utf8_mode", 1);
     }
     if (status == 0) {
         status = python.config_start(config);
@@ -204,14 +198,12 @@ static char *initialize_with_config(const char *program, int utf8_mode) {
     return error;
 }
 
-static char *initialize(const char *program) {
-    int utf8_mode = prepare_locale();
+static char *initialize(const char *program, int utf8_mode) {
+    coerce_locale();
     if (python.config_new != NULL) {
         return initialize_with_config(program, utf8_mode);
     }
-    if (utf8_mode) {
-        *python.utf8_mode = 1;
-    }
+    *python.utf8_mode = utf8_mode;
     wchar_t *name = decode(program);
     if (name == NULL) {
         return say("starting Python: %s is no path in this locale", program);
@@ -227,7 +219,7 @@ static void finish(struct job *job, char *error);
 
 static void interpret(struct job *job) {
     char *source = job->source; // the job is its starter's, and gone once that is told
-    char *error = initialize(job->program);
+    char *error = initialize(job->program, job->utf8_mode);
     int started = error == NULL;
     if (started) {
         python.run(no_handlers, NULL);
@@ -310,11 +302,11 @@ static char *start_thread(struct job *job) {
 __attribute__((constructor)) static void limit_arenas(void) { mallopt(M_ARENA_MAX, 2); }
 #endif
 
-char *caddysnake_start(const char *library, const char *program, const char *source) {
+char *caddysnake_start(const char *library, const char *program, int utf8_mode, const char *source) {
     char *error = load(library);
     if (error != NULL) {
         return error;
     }
-    struct job job = {.program = program, .source = copy(source)};
+    struct job job = {.program = program, .utf8_mode = utf8_mode, .source = copy(source)};
     return start_thread(&job);
 }

@@ -91,7 +91,7 @@ finally:
     os.close(fds[0])
     os.close(fds[1])
 `, fds[0], fds[1], fds[2], fds[3], strconv.QuoteToASCII(s.Python), strconv.QuoteToASCII(filepath.Dir(dir)))
-	if err := startPython(p.Library, s.Python, source); err != nil {
+	if err := startPython(p.Library, s.Python, p.UTF8Mode, source); err != nil {
 		closeFiles(orders, reports, stdout, stderr)
 		closeHandedOver(fds...)
 		return err

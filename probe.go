@@ -17,7 +17,8 @@ type python struct {
 	Supported    bool     `json:"supported"`
 	Library      string   `json:"library"` // "" if it is in none of places
 	Places       []string `json:"places"`
-	Packages     []string `json:"packages"` // folders with installed packages, which a virtual environment has of its own
+	Packages     []string `json:"packages"`  // folders with installed packages, which a virtual environment has of its own
+	UTF8Mode     bool     `json:"utf8_mode"` // it is in that mode, because of its version, the locale or PYTHONUTF8
 	FreeThreaded bool     `json:"free_threaded"`
 }
 

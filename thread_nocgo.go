@@ -8,4 +8,4 @@ import "errors"
 var noThreads = "thread needs a caddy that is built with cgo (CGO_ENABLED=1 and a C compiler), which this one is not" +
 	advise("; use process, the default", "; build it so")
 
-func startPython(string, string, string) error { return errors.New(noThreads) }
+func startPython(string, string, bool, string) error { return errors.New(noThreads) }

@@ -1,6 +1,8 @@
 """What an app finds in its interpreter, in a thread of Caddy's as in a process: its output, signals, text encoding."""
 
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from support.check import Servers
 from support.project import Project, version
 from support.server import Server
+from support.worker import Worker
 
 # What apps do to standard output, as the first thing.
 RECIPES = {
@@ -56,20 +59,23 @@ def test_what_the_app_starts_gets_signals_as_usual(serve: Servers, project: Proj
 
 
 @pytest.mark.parametrize(
-    ("variables", "utf8_mode"),
+    "variables",
     [
-        ({"LC_ALL": "C"}, 1),
-        ({"LC_ALL": "POSIX"}, 1),
-        ({"LC_ALL": "", "LANG": "C"}, 1),
-        ({"LC_ALL": "C.UTF-8"}, 0),
-        ({"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"}, 1),
-        ({"LC_ALL": "C", "PYTHONUTF8": "0"}, 0),
+        {"LC_ALL": "C"},
+        {"LC_ALL": "POSIX"},
+        {"LC_ALL": "", "LANG": "C"},
+        {"LC_ALL": "C.UTF-8"},
+        {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "1"},
+        {"LC_ALL": "C.UTF-8", "PYTHONUTF8": "0"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0"},
     ],
     ids=str,
 )
 def test_text_is_encoded_as_python_does_by_itself(
-    serve: Servers, project: Project, variables: dict[str, str], utf8_mode: int
+    serve: Servers, project: Project, worker: Worker, variables: dict[str, str]
 ) -> None:
+    alone = [str(worker.python), "-c", "import sys; print(sys.flags.utf8_mode)"]
+    utf8_mode = int(subprocess.check_output(alone, env={**os.environ, **variables}))
     (project.folder / "ü.txt").write_text("ü", encoding="utf-8")
     project.module.write_text(
         "import os, sys\n"

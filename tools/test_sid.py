@@ -15,11 +15,12 @@ from workspace import BINARY, fail
 # For some time after a Python is new there are packages that cannot be installed on it, and what needs them.
 NOT_YET = {"3.15": ("orjson", "nicegui", "pyyaml")}
 
-# WSGI, ASGI, ESGI, WebSockets, lifespan, reloads, packages in C, and what is special to threads.
+# WSGI, ASGI, ESGI, WebSockets, lifespan, reloads, packages in C, text encoding, and what is special to threads.
 TESTS = (
     "conformance/test_asgi.py",
     "test_fastapi.py",
     "test_gevent.py",
+    "test_interpreter.py",
     "test_lifecycle.py",
     "test_thread.py",
     "test_thread_reload.py",

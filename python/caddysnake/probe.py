@@ -37,6 +37,7 @@ def main() -> None:
         "library": next(filter(os.path.isfile, places), ""),
         "places": places,
         "packages": [path for path in packages if path in sys.path],
+        "utf8_mode": bool(getattr(sys.flags, "utf8_mode", 0)),
         "free_threaded": not getattr(sys, "_is_gil_enabled", lambda: True)(),  # PYTHON_GIL=1 gives it its lock back
     }
     print(json.dumps(found))
