@@ -12,7 +12,7 @@ from workspace import BINARY, ROOT, environment, fail, run
 # What shares servers stays together, and the long files come first (tests/conftest.py).
 IN_OUR_ORDER = ("--dist=loadscope", "--no-loadscope-reorder")
 # Tests wait much for processes to start and end.
-PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={2 * (os.cpu_count() or 1)}", *IN_OUR_ORDER)
+PARALLEL = ("-q", "-m", "not alone", f"--numprocesses={3 * (os.cpu_count() or 1)}", *IN_OUR_ORDER)
 ALONE = ("-q", "-m", "alone")
 
 

@@ -8,9 +8,10 @@ SIEGE = os.environ.get("CADDYSNAKE_SIEGE") == "1"
 # on the newest Python alone.
 CADDYS_PART = (
     "conformance/test_files.py",
-    "test_autoreload_browser.py",
+    "test_autoreload",  # and test_autoreload_browser.py
     "test_drain.py",
     "test_dynamic.py",
+    "test_early.py",
     "test_examples.py",
     "test_memory.py",
     "test_python_reload.py",
