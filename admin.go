@@ -111,7 +111,8 @@ func writeJSON(w http.ResponseWriter, value any) error {
 func (ref *poolRef) status() appStatus {
 	s := ref.current()
 	status := appStatus{
-		App: s.App, Interface: s.Interface, WorkersRuntime: s.WorkersRuntime, WorkingDir: s.WorkingDir, Values: ref.values, Workers: []workerStatus{},
+		App: s.App, Interface: s.Interface, WorkersRuntime: s.WorkersRuntime, WorkingDir: s.WorkingDir, Values: ref.values,
+		Workers: []workerStatus{},
 	}
 	if p := ref.pool.Load(); p != nil {
 		status.Waiting, status.Workers = p.status()

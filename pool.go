@@ -90,7 +90,8 @@ func newPool(ctx context.Context, s settings, launch launcher, anew renewer, log
 // be nil.
 func startPool(ctx context.Context, s settings, workers int, launch launcher, anew renewer, logger *zap.Logger) (*pool, error) {
 	p := &pool{
-		settings: s, began: time.Now(), launch: launch, anew: anew, logger: logger, renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
+		settings: s, began: time.Now(), launch: launch, anew: anew, logger: logger,
+		renewing: make(chan struct{}, 1), slots: map[int]*slot{}, alive: map[*worker]struct{}{},
 		lasting: map[*exchange]struct{}{}, webSockets: map[*webSocket]struct{}{},
 		overdue: make(chan struct{}), drained: make(chan struct{}),
 	}

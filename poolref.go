@@ -256,7 +256,8 @@ func (ref *poolRef) begin() {
 	}
 }
 
-// acquire takes the running pool with this key, or starts one with so many workers. It fails with errInterrupted when ctx is done or Caddy exits.
+// acquire takes the running pool with this key, or starts one with so many workers. It fails with errInterrupted when ctx
+// is done or Caddy exits.
 func (ref *poolRef) acquire(ctx context.Context, g *generation, s settings, key poolKey, workers int) (*pool, error) {
 	for {
 		value, _, err := pools.LoadOrNew(key, func() (caddy.Destructor, error) { return g.newPool(ctx, s, workers, ref.logger) })

@@ -140,7 +140,8 @@ func (w *watcher) look(event fsnotify.Event) bool {
 		return event.Has(fsnotify.Rename)
 	}
 	switch {
-	case filepath.Base(path) == venvMark && filepath.Dir(path) != w.root && event.Has(fsnotify.Create): // what is being made here is a virtual environment
+	case filepath.Base(path) == venvMark && filepath.Dir(path) != w.root && event.Has(fsnotify.Create):
+		// What is being made here is a virtual environment.
 		w.drop(filepath.Dir(path))
 	case isPython(path):
 		w.note(path)

@@ -245,7 +245,8 @@ func (w *worker) stop(left time.Duration) {
 		case <-w.over:
 		}
 	}()
-	if err := w.conn.Control(wire.Stop, marshal.AppendInt(nil, left.Milliseconds())); err != nil { // it waits for a worker that takes nothing
+	// This waits for a worker that takes nothing.
+	if err := w.conn.Control(wire.Stop, marshal.AppendInt(nil, left.Milliseconds())); err != nil {
 		w.logger.Error("telling a worker to stop", zap.Error(err))
 	}
 	<-w.over

@@ -107,8 +107,8 @@ func NewConn(rw Socket, files FileSource, handler Handler) *Conn {
 	return c
 }
 
-// Run reads what comes while no request waits for a frame, and whenever a stream listens. It returns when the connection has ended, and why; nil means
-// that the worker closed it. Every open stream has failed by then.
+// Run reads what comes while no request waits for a frame, and whenever a stream listens. It returns when the connection
+// has ended, and why; nil means that the worker closed it. Every open stream has failed by then.
 func (c *Conn) Run() error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
