@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from . import extensions, importer, monitor, scopes, tasks, wire
+from . import extensions, monitor, scopes, tasks, wire
 from .errors import Place, StartError, places
 from .exchange import ClientGone, Exchange
 from .files import Channel
@@ -59,14 +59,12 @@ def new_loop(runtime: str) -> tuple[asyncio.AbstractEventLoop, str]:
 
 
 async def serve(
-    sock: socket.socket, decoder: wire.Decoder, settings: dict[str, Any], ready: Callable[[], None]
+    sock: socket.socket, decoder: wire.Decoder, app: App, settings: dict[str, Any], ready: Callable[[], None]
 ) -> None:
-    """Imports the app, runs its lifespan startup, calls `ready()`, serves until STOP or end of file, runs shutdown.
+    """Runs the app's lifespan startup, calls `ready()`, serves until STOP or end of file, runs lifespan shutdown.
 
     Raises StartError, or what broke the connection.
     """
-    # Imported while the loop runs, as other ASGI servers do: apps may ask for the running loop at import.
-    app = importer.load(settings)
     server = Server(sock, decoder, app, settings["descriptors"])
     mode = settings["lifespan"]
     lifespan = Lifespan(app, server.log, required=mode == "on") if mode != "off" else None

@@ -115,7 +115,9 @@ def _serve_asgi(
         _tell(sock, wire.log("warn", warning))
     asyncio.set_event_loop(loop)
     try:
-        loop.run_until_complete(asgi.serve(sock, decoder, settings, ready))
+        app = _load_asgi(loop, settings)
+        asyncio.set_event_loop(loop)  # asyncio.run() at import has unset it
+        loop.run_until_complete(asgi.serve(sock, decoder, app, settings, ready))
     finally:
         try:
             _cancel_all(loop)
@@ -124,6 +126,25 @@ def _serve_asgi(
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+
+def _load_asgi(loop: Any, settings: dict[str, Any]) -> Any:
+    """Imports the app before the loop runs, as most ASGI servers do: at import it may run a loop of its own, by
+    asyncio.run(), and Django use its database. What asks for the running loop there is imported again while it runs.
+    """
+    from . import importer
+
+    try:
+        return importer.load(settings)
+    except StartError as exc:
+        cause = exc.__cause__
+        if not isinstance(cause, RuntimeError) or str(cause) != "no running event loop":
+            raise
+
+    async def load() -> Any:
+        return importer.load(settings)
+
+    return loop.run_until_complete(load())
 
 
 def _cancel_all(loop: Any) -> None:

@@ -47,8 +47,22 @@ def test_an_awaitable_that_is_no_coroutine_is_an_app(launch: Launch) -> None:
     assert worker.get("/pause").body == b"first last"
 
 
-def test_the_app_runs_in_a_task_of_the_loop_that_it_was_imported_in(worker: Worker) -> None:
+def test_the_app_runs_in_a_task_of_the_loop_that_there_was_at_its_import(worker: Worker) -> None:
     assert worker.get("/task").body == b"Task"
+
+
+@pytest.mark.parametrize("runtime", ["native", "uvloop"])
+@pytest.mark.parametrize(
+    ("app", "body"),
+    [("imports_run:app", b"run"), ("imports_within:app", b"within"), ("imports_common:make_app()", b"made")],
+)
+def test_an_app_may_run_a_loop_at_import_or_ask_for_the_one_that_runs(
+    launch: Launch, runtime: str, app: str, body: bytes
+) -> None:
+    worker = launch(app, "asgi", runtime=runtime).start()
+    assert worker.get("/").body == body
+    assert worker.stop() == 0
+    assert worker.output() == ""
 
 
 def test_parts_come_in_order_whatever_is_awaited_between_them(worker: Worker) -> None:

@@ -26,7 +26,7 @@ background: set[asyncio.Task[None]] = set()
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 at_import: contextvars.ContextVar[str] = contextvars.ContextVar("at_import", default="unset")
 at_import.set("set")
-loop_at_import = asyncio.get_running_loop()
+loop_at_import = asyncio.get_event_loop()
 
 PLAIN = (b"content-type", b"text/plain")
 
