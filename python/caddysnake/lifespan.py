@@ -7,10 +7,14 @@ The setting `lifespan` is "on", "off" or "auto". An app that raises at the lifes
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
 from .errors import StartError, describe
+
+# What the traceback of an exception group has before its lines.
+_IN_GROUP = re.compile(r"^ *[|+] ")
 
 
 class Lifespan:
@@ -95,6 +99,12 @@ class Lifespan:
         ):
             raise RuntimeError(f"unexpected lifespan message {kind!r}")
         if self._answer is None or self._answer.done():
+            if kind == "lifespan.shutdown.failed" and not self._failed:
+                # What Starlette says, unasked, of a lifespan that has crashed; then it raises.
+                self._failed = True
+                reason, trace = _reason(message)
+                self._log("error", "app's lifespan ended with an exception", error=reason, traceback=trace)
+                return
             raise RuntimeError(f"lifespan message {kind!r} answers nothing")
         self._failed = kind.endswith(".failed")
         self._answer.set_result(message)
@@ -102,11 +112,11 @@ class Lifespan:
 
 def _reason(answer: dict[str, Any]) -> tuple[str, str]:
     """Returns the message of a `.failed` event as one line, and the traceback that frameworks put there, or ""."""
-    text = str(answer.get("message") or "it gave no message").strip()
-    lines = text.splitlines()
+    text = str(answer.get("message") or "it gave no message").strip("\n")
+    lines = [_IN_GROUP.sub("", line) for line in text.splitlines()]
     frames = [index for index, line in enumerate(lines) if line.startswith('  File "')]
     if not frames:
-        return " ".join(lines), ""
+        return " ".join(lines).strip(), ""
     # What was raised is the first line that is not indented, behind the last frame.
     raised = next((line for line in lines[frames[-1] :] if not line.startswith(" ")), lines[-1].strip())
     return raised, text + "\n"

@@ -68,11 +68,26 @@ TRACEBACK = """Traceback (most recent call last):
 ValueError: no cache
   which is bad
 """
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "/srv/main.py", line 5, in lifespan
+  |     async with anyio.create_task_group() as group:
+  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/srv/main.py", line 9, in refresh
+    |     raise ValueError("no cache")
+    | ValueError: no cache
+    +------------------------------------
+"""
 
 
 @pytest.mark.parametrize(
     ("text", "message", "trace"),
-    [(TRACEBACK, "ValueError: no cache", TRACEBACK), ("no database\non port 5432", "no database on port 5432", "")],
+    [
+        (TRACEBACK, "ValueError: no cache", TRACEBACK),
+        (GROUP, "ValueError: no cache", GROUP),
+        ("no database\non port 5432", "no database on port 5432", ""),
+    ],
 )
 def test_what_a_framework_gives_as_its_message_becomes_one_line_and_a_traceback(
     launch: Launch, text: str, message: str, trace: str, monkeypatch: pytest.MonkeyPatch
@@ -115,6 +130,15 @@ def test_an_app_that_ends_its_lifespan_early_is_served(launch: Launch) -> None:
     worker = launch("lifespan_apps:ends", "asgi", lifespan="on").start()
     assert worker.get("/state").body == b"0 False []"
     assert worker.stop() == 0
+
+
+def test_a_lifespan_that_crashes_later_is_logged_with_what_the_app_says(launch: Launch) -> None:
+    worker = launch("lifespan_apps:crashes", "asgi", lifespan="on").start()
+    assert worker.get("/hello").body == b"hello"
+    assert worker.stop() == 0
+    level, _, fields = worker.log_entry("lifespan ended")
+    assert (level, fields["error"]) == ("error", "the background task is lost")
+    assert len(worker.logs) == 1
 
 
 @pytest.mark.parametrize(

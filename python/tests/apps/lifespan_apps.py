@@ -30,6 +30,9 @@ def lifespan(**how: Any) -> Any:
         await send({"type": "lifespan.startup.complete"})
         if "ends" in how:
             return
+        if "crashes" in how:  # as Starlette does
+            await send({"type": "lifespan.shutdown.failed", "message": how["crashes"]})
+            raise RuntimeError("crashed")
         assert await receive() == {"type": "lifespan.shutdown"}
         await asyncio.sleep(0)
         print("shutdown")
@@ -53,6 +56,7 @@ fails_silently = lifespan(fails={})
 raises = lifespan(raises=ValueError("no cache"))
 exits = lifespan(raises=SystemExit("no disk"))
 ends = lifespan(ends=True)
+crashes = lifespan(crashes="the background task is lost")
 shutdown_fails = lifespan(shutdown_fails="could not save")
 shutdown_fails_and_raises = lifespan(shutdown_fails="could not save", then_raises=ValueError("could not save"))
 shutdown_raises = lifespan(shutdown_raises=ValueError("could not close"))
