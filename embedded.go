@@ -28,6 +28,7 @@ var embedded struct {
 	orders  chan []byte        // those that are still to be written
 	threads map[uint32]*thread // those that have not ended, by number
 	number  uint32             // of the last one
+	left    chan struct{}      // closed when the exit functions have run
 
 	output  output         // what is written by no worker
 	written sync.WaitGroup // done when that has ended
@@ -97,7 +98,7 @@ finally:
 		return err
 	}
 	e := &embedded
-	e.python, e.app, e.orders, e.threads = p, s.App, sendOrders(orders), map[uint32]*thread{}
+	e.python, e.app, e.orders, e.threads, e.left = p, s.App, sendOrders(orders), map[uint32]*thread{}, make(chan struct{})
 	logger := caddy.Log().Named("python").With(zap.Int("pid", os.Getpid()))
 	e.written.Go(func() { e.output.log(stdout, logger, "stdout") })
 	e.written.Go(func() { e.output.log(stderr, logger, "stderr") })
@@ -105,7 +106,7 @@ finally:
 	return nil
 }
 
-// readReports marks the threads that have ended.
+// readReports marks the threads that have ended; number 0 is the end of all.
 func readReports(reports io.Reader) {
 	e := &embedded
 	for {
@@ -120,6 +121,8 @@ func readReports(reports io.Reader) {
 				close(t.ended)
 			}
 			clear(e.threads)
+		case number == 0:
+			close(e.left)
 		case e.threads[number] != nil:
 			close(e.threads[number].ended)
 			delete(e.threads, number)
@@ -179,15 +182,15 @@ func (g *generation) end(kind string) {
 	_ = order(marshal.AppendDictEnd(b)) // it fails only if no interpreter is there, or none that does anything
 }
 
-// runExitFunctions runs what Python's atexit has, when Caddy exits and all workers have ended. What it then writes is all
-// logged.
+// runExitFunctions does what Python does at its end, when Caddy exits and all workers have ended: process pools end, what
+// atexit has is run. What is then written is logged.
 func runExitFunctions() {
 	embedded.mu.Lock()
 	if embedded.python == nil {
 		embedded.mu.Unlock()
 		return
 	}
-	exited, timeout := make(chan struct{}), stopTimeout
+	written, timeout := make(chan struct{}), stopTimeout
 	if len(embedded.threads) > 0 { // what has kept these from ending may keep everything else from running
 		timeout = killGrace
 	}
@@ -197,13 +200,19 @@ func runExitFunctions() {
 	if err != nil {
 		return
 	}
+	select {
+	case <-embedded.left:
+	case <-time.After(timeout):
+		caddy.Log().Named("python").Warn("exit functions did not end in time", zap.Duration("timeout", timeout))
+		return
+	}
 	go func() {
 		embedded.written.Wait()
-		close(exited)
+		close(written)
 	}()
 	select {
-	case <-exited:
-	case <-time.After(timeout):
+	case <-written:
+	case <-time.After(outputGrace): // a process that an app has started holds it open
 	}
 }
 

@@ -1,9 +1,11 @@
-"""Processes that an app starts: with its event loop, and by os.fork()."""
+"""Processes that an app starts: with its event loop, by os.fork(), and by multiprocessing."""
 
 import sys
 
+import psutil
 import pytest
 
+from support import raw
 from support.check import Servers
 from support.polling import wait_until
 
@@ -33,3 +35,26 @@ def test_a_process_that_a_wsgi_app_forks_ends_with_its_own_status(serve: Servers
     for status in ("3", "0", "3"):
         assert server.get(f"/?{status}").text == status
     wait_until(lambda: server.log.output("stdout").count("the child ends") == 3, "what the children have written")
+
+
+POOLS = "python {\nmodule_wsgi pool_app:app\nworkers 1\nimport worker\n}"
+
+
+def test_an_exit_ends_a_pool_of_processes_and_does_not_wait_for_its_helpers(serve: Servers) -> None:
+    """The check after each test finds what is left. multiprocessing's resource tracker has the output of what starts it."""
+    server = serve(POOLS)
+    assert server.get("/pool").text.isdigit()
+    assert server.stop() == 0
+    assert not any(entry["msg"] == "exit functions did not end in time" for entry in server.log.entries())
+
+
+def test_a_process_that_an_app_forks_keeps_no_connection_and_no_port(serve: Servers) -> None:
+    server = serve(POOLS)
+    with raw.Connection(server) as client:
+        child = psutil.Process(int(client.get(b"/fork?1000", b"Connection: close").body))
+        assert client.read(1) == b""
+    port = (server.port.number,)
+    wait_until(lambda: not any(one.laddr[-1:] == port for one in child.net_connections("inet")), "no listener in it")
+    child.kill()
+    server.stop()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child's end")

@@ -15,7 +15,7 @@ from marshal import loads
 from threading import Thread
 from typing import Any
 
-from . import django, output, wire, worker
+from . import django, forks, output, wire, worker
 from .errors import StartError
 from .shared import Shared
 
@@ -31,7 +31,7 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
 
     Args:
         orders: descriptor of a pipe that the orders come from.
-        reports: descriptor of a pipe that takes the number, a u32, of each worker that has ended.
+        reports: descriptor of a pipe that takes the number, a u32, of each worker that has ended, and 0 at Caddy's end.
         stdout, stderr: descriptors of pipes for what is written by no worker.
     """
     sys.stdin = open(os.devnull)  # noqa: SIM115
@@ -51,6 +51,7 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
             sock.close()
         os.close(orders)
         os.close(reports)
+        forks.leave_servers()
 
     if sys.platform != "win32":
         os.register_at_fork(after_in_child=leave)
@@ -67,9 +68,21 @@ def main(orders: int, reports: int, stdout: int, stderr: int) -> None:
             elif kind == "roll_back":
                 shared.roll_back(order["generation"])
             elif kind == "exit":
-                atexit._run_exitfuncs()
+                run_exit_functions()
                 for stream in own:
                     stream.end()
+                os.write(reports, bytes(4))  # no worker has the number 0
+
+
+def run_exit_functions() -> None:
+    """Does what Python does at its end, but waits for no thread: it ends process pools and runs what atexit has."""
+    pools: Any = sys.modules.get("concurrent.futures.process")
+    if pools is not None:
+        try:
+            pools._python_exit()
+        except Exception:
+            traceback.print_exc()
+    atexit._run_exitfuncs()
 
 
 def start(order: Order, shared: Shared, reports: int) -> None:
