@@ -167,7 +167,9 @@ func (p *pool) cutOff() {
 		return
 	}
 	p.closed.Store(true)
-	logCutOff(p.logger, p.open+p.waiting.Len(), p.sockets, p.drainTimeout())
+	// Some, of either kind, only wait for their clients: the app is through with them.
+	requests, sockets := max(p.open, len(p.lasting)), max(p.sockets, len(p.webSockets))
+	logCutOff(p.logger, requests+p.waiting.Len(), sockets, p.drainTimeout())
 	p.refuse(errPoolClosed)
 	for w := range p.alive {
 		go w.conn.ResetAll() // which waits for a worker that takes nothing, until that is killed
@@ -180,7 +182,7 @@ func (p *pool) cutOff() {
 // logCutOff says what the drain timeout has ended. WebSockets are expected to last until then.
 func logCutOff(logger *zap.Logger, requests, sockets int, drainTimeout time.Duration) {
 	level := zap.InfoLevel
-	if requests > 0 || sockets == 0 {
+	if requests > 0 {
 		level = zap.WarnLevel
 	}
 	logger.Log(level, "requests cut off at the end of the drain timeout",

@@ -111,6 +111,15 @@ def test_an_exit_ends_all_sockets_with_1012(serve: Servers, sockets: ExitStack) 
     assert server.wait_exit() == 0
 
 
+def test_a_client_that_does_not_answer_the_close_is_counted_as_what_it_is(serve: Servers) -> None:
+    server = serve(site(drain_timeout="1s"))
+    with WebSocket(server, "/echo"):
+        server.caddy.send_signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    [entry] = [entry for entry in server.log.entries() if entry["msg"].startswith("requests cut off")]
+    assert (entry["level"], entry["requests"], entry["websockets"]) == ("info", 0, 1)
+
+
 @pytest.mark.parametrize("who", ["app", "exit"])
 def test_a_client_that_has_sent_more_than_the_app_takes_gets_its_close(
     serve: Servers, sockets: ExitStack, who: str
