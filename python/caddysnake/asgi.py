@@ -33,6 +33,11 @@ NAMED = 5  # so many of them, at most, are named in the log
 START_HOLD = 0.004  # seconds that a lone http.response.start waits for the body, or for hints, which precede it
 _MAX_HELD = 64 << 10  # bytes
 
+# What an app returns without that has sent no part of a body.
+_NO_BODY = (
+    "the app returned without a complete response; if that was to be a file, middleware may have dropped "
+    "http.response.pathsend: take that out of scope['extensions'] before it"
+)
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
@@ -376,6 +381,11 @@ class Request(Exchange):
             self.fail(exc, scope)
         if self.task is not None:
             server.through(self)
+
+    def lack(self) -> str:
+        """Returns what is wrong if the app has returned without a whole response."""
+        bodiless = self.head is not None or not self._started
+        return _NO_BODY if bodiless and self.server.channel is not None else ""
 
     async def receive(self) -> dict[str, Any]:
         """ASGI receive(): http.request until the body has been received, then http.disconnect when it is over."""

@@ -64,7 +64,11 @@ class Exchange:
     def finish(self) -> None:
         """Closes the stream of an app that has returned too early."""
         if not self.closed:
-            self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else ("", ""))
+            self._close(wire.RESET if self.gone else wire.ERROR, None if self.gone else (self.lack(), ""))
+
+    def lack(self) -> str:
+        """Returns what is wrong with an app that has returned too early; "": just that."""
+        return ""
 
     def fail(self, exc: BaseException, scope: dict[str, Any]) -> None:
         """Closes the stream of an app that has raised. When it is closed, and Caddy through with it, the log has it."""

@@ -123,6 +123,8 @@ def test_an_error_concerns_no_other_request(cases: Cases) -> None:
 @pytest.mark.parametrize("interface", ["asgi"], indirect=True)
 @pytest.mark.expect_errors("without a complete response")
 def test_an_asgi_app_that_returns_without_a_whole_response_is_an_error(cases: Cases) -> None:
+    since = cases.server.log.position()
     assert cases.get("silent").status_code == 500
+    cases.server.log.wait_for(lambda entry: "may have dropped http.response.pathsend" in str(entry.get("error")), since)
     with pytest.raises(httpx.RemoteProtocolError):
         cases.get("incomplete")
