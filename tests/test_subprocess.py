@@ -41,7 +41,7 @@ POOLS = "python {\nmodule_wsgi pool_app:app\nworkers 1\nimport worker\n}"
 
 
 def test_an_exit_ends_a_pool_of_processes_and_does_not_wait_for_its_helpers(serve: Servers) -> None:
-    """The check after each test finds what is left. multiprocessing's resource tracker has the output of what starts it."""
+    """The check after each test finds what is left. multiprocessing's resource tracker has its starter's output."""
     server = serve(POOLS)
     assert server.get("/pool").text.isdigit()
     assert server.stop() == 0

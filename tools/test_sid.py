@@ -22,6 +22,7 @@ TESTS = (
     "test_gevent.py",
     "test_interpreter.py",
     "test_lifecycle.py",
+    "test_subprocess.py",
     "test_thread.py",
     "test_thread_reload.py",
     "test_websocket_apps.py",

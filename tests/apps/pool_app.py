@@ -11,7 +11,7 @@ pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """At /pool the number of a process of the pool, at /fork of one that goes on for so many seconds as the query says."""
+    """At /pool a process of the pool, at /fork one that goes on for so many seconds as the query says."""
     if environ["PATH_INFO"] == "/pool":
         answer = pool.submit(os.getpid).result()
     elif environ["PATH_INFO"] == "/fork":
