@@ -195,15 +195,6 @@ func advise(processes, none string) string {
 	return processes
 }
 
-// resolve checks c against this machine, applies the defaults and replaces placeholders (in c too). It reads files but
-// starts no Python. An error is a *settingError.
-func (c *Config) resolve() (settings, error) {
-	if err := c.prepare(); err != nil {
-		return settings{}, err
-	}
-	return c.settings()
-}
-
 // prepare replaces placeholders, but for those of requests, and makes the checks that need no file.
 func (c *Config) prepare() error {
 	if err := c.replacePlaceholders(); err != nil {
@@ -212,7 +203,8 @@ func (c *Config) prepare() error {
 	return c.validate()
 }
 
-// settings does the rest of what resolve does. No placeholder may be left.
+// settings checks c, which is prepared and has no placeholder left, against this machine, and applies the defaults. It reads
+// files but starts no Python. An error is a *settingError.
 func (c *Config) settings() (settings, error) {
 	workingDir, err := c.findWorkingDir()
 	if err != nil {

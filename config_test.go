@@ -17,6 +17,14 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 )
 
+// resolve does to c what a handler does with one that requests choose nothing of.
+func (c *Config) resolve() (settings, error) {
+	if err := c.prepare(); err != nil {
+		return settings{}, err
+	}
+	return c.settings()
+}
+
 func TestDefaults(t *testing.T) {
 	dir := testFolder(t)
 	t.Chdir(dir)

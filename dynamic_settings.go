@@ -396,9 +396,8 @@ func (t *appTemplate) locate(values []string) (Config, []confined, error) {
 	case c.VenvPath != "" && t.root != "":
 		// It may be in the working_dir that the request chose, and then it stays where that must stay. One that is nowhere
 		// is missing there: in Caddy's current directory it would be everybody's.
-		own := filepath.Join(c.WorkingDir, c.VenvPath)
-		if c.VenvPath = locate(c.VenvPath, c.WorkingDir); !filepath.IsAbs(t.config.VenvPath) && !exists(c.VenvPath) {
-			c.VenvPath = own
+		if c.VenvPath = locate(c.VenvPath, c.WorkingDir); !exists(c.VenvPath) && !filepath.IsAbs(t.config.VenvPath) {
+			c.VenvPath = filepath.Join(c.WorkingDir, t.config.VenvPath)
 		}
 		if isBelow(c.WorkingDir, c.VenvPath) {
 			err := choose("venv", t.root, &c.VenvPath)
@@ -463,7 +462,7 @@ func existsIn(root, path string) error {
 }
 
 // resolve returns the settings of the app that these values choose. It fails with a *noApp as locate does, and with a
-// *settingError as Config.resolve does.
+// *settingError as Config.settings does.
 func (t *appTemplate) resolve(values []string) (settings, error) {
 	c, chosen, err := t.locate(values)
 	if err != nil {

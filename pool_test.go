@@ -105,19 +105,7 @@ func TestPoolKeepsRequestsFromThreadsThatAreHeld(t *testing.T) {
 		p.release(w, true)
 	}
 	place(t, p)
-	waits := make(chan *worker)
-	go func() {
-		w, err := p.acquire(context.Background())
-		if err != nil {
-			t.Error(err)
-		}
-		waits <- w
-	}()
-	eventually(t, "the request waits", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.waiting.Len() == 1
-	})
+	waits := placeLater(t, p)
 	if err := held.hold(marshal.AppendInt(nil, 0)); err != nil {
 		t.Fatal(err)
 	}

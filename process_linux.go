@@ -2,7 +2,6 @@ package caddysnake
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"syscall"
 
@@ -21,12 +20,6 @@ const descriptorSocket = syscall.SOCK_SEQPACKET
 // changed tells whether a file's status has changed between two looks at it: its contents, its owner, its place.
 func changed(before, after fs.FileInfo) bool {
 	return before.Sys().(*syscall.Stat_t).Ctim != after.Sys().(*syscall.Stat_t).Ctim
-}
-
-// folderID tells folders apart that are there at the same time. The number of one that a process is in is not given to another.
-func folderID(info fs.FileInfo) string {
-	stat := info.Sys().(*syscall.Stat_t)
-	return fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
 // isStopped tells whether a signal has stopped a child. One that a debugger has stopped counts as running.

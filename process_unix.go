@@ -4,7 +4,6 @@ package caddysnake
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"syscall"
 	"unsafe"
@@ -22,12 +21,6 @@ const descriptorSocket = syscall.SOCK_DGRAM
 // changed tells whether a file's status has changed between two looks at it: its contents, its owner, its place.
 func changed(before, after fs.FileInfo) bool {
 	return before.Sys().(*syscall.Stat_t).Ctimespec != after.Sys().(*syscall.Stat_t).Ctimespec
-}
-
-// folderID tells folders apart that are there at the same time. The number of one that a process is in is not given to another.
-func folderID(info fs.FileInfo) string {
-	stat := info.Sys().(*syscall.Stat_t)
-	return fmt.Sprintf("%d:%d", stat.Dev, stat.Ino)
 }
 
 // isStopped cannot tell here whether a signal has stopped a child; its monitor does not answer then.

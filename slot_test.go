@@ -42,6 +42,25 @@ func place(t *testing.T, p *pool) *worker {
 	return w
 }
 
+// placeLater returns what a request gets that waits in the queue, as the only one. nil: it has failed.
+func placeLater(t *testing.T, p *pool) <-chan *worker {
+	t.Helper()
+	placed := make(chan *worker)
+	go func() {
+		w, err := p.acquire(context.Background())
+		if err != nil {
+			t.Error(err)
+		}
+		placed <- w
+	}()
+	eventually(t, "the request waits", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.waiting.Len() == 1
+	})
+	return placed
+}
+
 func state(w *worker) workerState {
 	w.pool.mu.Lock()
 	defer w.pool.mu.Unlock()
@@ -159,19 +178,7 @@ func TestSlotReplacesACondemnedWorkerWhileAnOlderOneDrains(t *testing.T) {
 func TestSlotReplacesACondemnedWorkerWhileThePoolDrainsForThoseWhoWait(t *testing.T) {
 	p := testPool(t, settings{Interface: interfaceWSGI, Workers: 1, Threads: 1, limits: limits{QueueSize: 1, QueueTimeout: 10 * time.Second}}, never)
 	hanging := place(t, p)
-	waiting := make(chan *worker)
-	go func() {
-		w, err := p.acquire(context.Background())
-		if err != nil {
-			t.Error(err)
-		}
-		waiting <- w
-	}()
-	eventually(t, "another request waits", func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.waiting.Len() == 1
-	})
+	waiting := placeLater(t, p)
 	p.drain()
 	hanging.condemn("a request did not end")
 	if next := <-waiting; next == hanging {

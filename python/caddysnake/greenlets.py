@@ -39,7 +39,7 @@ class Scheduler:
     """
 
     expected: tuple[type[BaseException], ...] = (ClientGone, RequestTimeout, gevent.GreenletExit)
-    left = False  # all greenlets go on in a process that the app forks, see _leave
+    left = False  # all greenlets go on in a process that the app forks, see threads.py
     lock = contextlib.nullcontext()
 
     def __init__(

@@ -86,8 +86,8 @@ def _not_found(root: str, missing: str, directive: str, target: str) -> str:
     path = os.path.join(root, *missing.split("."))
     message = f"{directive} {target!r}: there is no module {missing!r}: "
     parent = missing.rpartition(".")[0]
-    if parent in sys.modules and (os.path.exists(f"{path}.py") or os.path.isdir(path)):
-        there = path if os.path.isdir(path) else f"{path}.py"
+    there = path if os.path.isdir(path) else f"{path}.py"
+    if parent in sys.modules and os.path.exists(there):
         other = _file(sys.modules[parent])
         return f"{message}{there} is hidden, because {parent!r} is another module, {other} (rename one of the two)"
     message += f"neither {path}.py nor {path}{os.sep} exists"
